@@ -1,0 +1,31 @@
+"""The one family of errors a user may meet. The command line turns each into one line and an exit code."""
+
+from __future__ import annotations
+
+
+class MprError(Exception):
+    """Something the user can understand and act upon. Its text says what, where, expected and got, what to do."""
+
+    exit_code = 1
+
+
+class InputError(MprError):
+    """A file, option or table the user gave cannot be used as it is."""
+
+    exit_code = 2
+
+
+class SeriesError(MprError):
+    """One tilt series cannot be processed; the run goes on without it."""
+
+
+class PopulationError(MprError):
+    """The population's own files are missing, locked, or contradict one another."""
+
+    exit_code = 2
+
+
+class Interrupted(MprError):
+    """The run was stopped cleanly; the same command continues it."""
+
+    exit_code = 130
