@@ -1,0 +1,99 @@
+"""Contrast transfer: phase, CTF, and damping of an image, in Warp's conventions.
+
+    gamma(q) = pi lambda z q^2 + (pi/2) Cs lambda^3 q^4 - pi phase - atan(a / sqrt(1 - a^2)) + even Zernikes
+    z(theta) = -(defocus + delta/2 cos(2 (theta - angle)))      CTF = -sin(gamma) scale exp(B q^2 / 4)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpr_dist.imaging.geometry import grid_at
+from mpr_dist.model.optics import Optics
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.units import A_PER_MM, A_PER_UM, F64
+
+
+@dataclass(frozen=True, eq=False)
+class CtfTerms:
+    """gamma / 2 pi = defocus_A * a2 + astig_A . (cos 2 theta, sin 2 theta) * a2 + fixed, per sample.
+
+    Attributes:
+        a2: (samples,) 1/A: -lambda q^2 / 2, turns per A of underfocus.
+        cos2, sin2: (samples,) of twice the polar angle of q.
+        fixed: (tilts, samples) turns that do not depend on defocus or astigmatism.
+        astig_A: (tilts, 2) delta/2 (cos 2 angle, sin 2 angle).
+    """
+
+    a2: F64
+    cos2: F64
+    sin2: F64
+    fixed: F64
+    astig_A: F64
+
+
+def per_tilt(grid_values: F64, n_tilts: int) -> F64:
+    """Flat values of a per-tilt grid; one node means the same value for every tilt."""
+    flat = grid_values.ravel()
+    return np.full(n_tilts, flat[0]) if flat.size == 1 else flat[:n_tilts]
+
+
+def ctf_terms(series: TiltSeries, qx: F64, qy: F64) -> CtfTerms:
+    """Terms of gamma at frequencies qx, qy (samples,) in 1/A for every tilt of a series."""
+    o, n = series.optics, series.n_tilts
+    q2, theta = qx**2 + qy**2, np.arctan2(qy, qx)
+    half_delta = 0.5 * A_PER_UM * per_tilt(o.defocus_delta_um.values, n)
+    twice = 2 * np.deg2rad(per_tilt(o.defocus_angle_deg.values, n))
+    phase = per_tilt(o.phase_shift_pi.values, n)
+    fixed = fixed_turns(o, q2)[None] - 0.5 * phase[:, None]
+    astig = half_delta[:, None] * np.stack([np.cos(twice), np.sin(twice)], -1)
+    return CtfTerms(-0.5 * o.wavelength_A * q2, np.cos(2 * theta), np.sin(2 * theta), fixed, astig)
+
+
+def fixed_turns(optics: Optics, q2: F64) -> F64:
+    """Turns from spherical aberration and amplitude contrast at squared frequencies q2."""
+    a = optics.amplitude
+    cs_A = optics.cs_mm * A_PER_MM
+    return np.asarray(0.25 * cs_A * optics.wavelength_A**3 * q2**2 - np.arctan(a / np.sqrt(1 - a * a)) / (2 * np.pi))
+
+
+def ctf(optics: Optics, qx: F64, qy: F64, defocus_um: float, delta_um: float, angle_deg: float, phase_pi: float) -> F64:
+    """-sin(gamma) without damping at frequencies qx, qy in 1/A (any shape)."""
+    q2, theta = qx**2 + qy**2, np.arctan2(qy, qx)
+    z = A_PER_UM * (defocus_um + 0.5 * delta_um * np.cos(2 * (theta - np.deg2rad(angle_deg))))
+    turns = -0.5 * optics.wavelength_A * q2 * z + fixed_turns(optics, q2) - 0.5 * phase_pi
+    return np.asarray(-np.sin(2 * np.pi * turns))
+
+
+def tilt_bfactors_A2(series: TiltSeries) -> F64:
+    """(tilts,) B-factors: -4 dose, or the fitted ones, which may not damp less than -3 dose (Warp's rule)."""
+    w = series.weights
+    if w.bfactor.is_trivial:
+        b = -4.0 * series.dose
+    else:
+        b = np.minimum(_at_centre(series, w.bfactor.values, w.bfactor.margins), -3.0 * series.dose)
+    return np.asarray(b)
+
+
+def tilt_scales(series: TiltSeries) -> F64:
+    """(tilts,) amplitude scales: cos(tilt), or the fitted ones times the series' weight."""
+    w = series.weights
+    if w.weight.is_trivial:
+        return np.cos(np.deg2rad(series.angle_deg))
+    return _at_centre(series, w.weight.values, w.weight.margins) * w.series_weight
+
+
+def _at_centre(series: TiltSeries, values: F64, margins: tuple[float, float, float]) -> F64:
+    from mpr_dist.model.warp import CubicGrid
+
+    half = np.full(series.n_tilts, 0.5)
+    return grid_at(CubicGrid(values, margins), half, half, series.tilt_position)
+
+
+def delocalisation_A(optics: Optics, defocus_um: float, q_max: float) -> float:
+    """How far (A) the CTF carries information of frequency up to q_max: max |d gamma / d q| / 2 pi."""
+    q = np.linspace(0, q_max, 256)
+    lam, cs_A = optics.wavelength_A, optics.cs_mm * A_PER_MM
+    return float(np.abs(-lam * A_PER_UM * defocus_um * q + cs_A * lam**3 * q**3).max())
