@@ -1,0 +1,43 @@
+"""Soft edges: plateaus, halves and distances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mpr_dist.maths.filters import high_pass, low_pass, raised_cosine, soft_mask, soft_sphere
+
+
+def test_a_raised_cosine_goes_from_one_to_zero_through_a_half():
+    assert np.allclose(raised_cosine([-3, 0, 2, 4, 9], 4), [1, 1, 0.5, 0, 0])
+    assert np.allclose(raised_cosine([-1, 0, 0.1], 0), [1, 1, 0])
+
+
+@pytest.mark.parametrize(("n", "ndim"), [(20, 3), (21, 3), (20, 2)])
+def test_a_soft_sphere_is_centred_on_the_origin_voxel(n, ndim):
+    sphere = soft_sphere(n, 5, 4, ndim)
+    along = sphere[(n // 2,) * (ndim - 1)][n // 2 :]
+    assert sphere.dtype == np.float32
+    assert np.allclose(along[:6], 1)
+    assert np.isclose(along[7], 0.5)
+    assert np.allclose(along[9:], 0)
+    assert np.all(np.diff(along) <= 0)
+
+
+def test_a_soft_mask_grows_then_falls():
+    binary = np.zeros((32, 32, 32), np.float32)
+    binary[16, 16, 16] = 1
+    mask = soft_mask(binary, 3, 4)
+    assert np.allclose(mask, soft_sphere(32, 3, 4), atol=1e-6)
+    assert np.array_equal(soft_mask(binary, 0, 0), binary)
+    assert not soft_mask(np.zeros((8, 8, 8)), 3, 4).any()
+
+
+def test_low_and_high_pass_share_everything_and_meet_at_the_cutoff():
+    f = np.linspace(0, 0.5, 101)
+    low = low_pass(f, 0.2, 0.1)
+    assert np.allclose(low + high_pass(f, 0.2, 0.1), 1)
+    assert np.isclose(low_pass(0.2, 0.2, 0.1), 0.5)
+    assert np.allclose(low[f <= 0.15], 1)
+    assert np.allclose(low[f >= 0.25], 0, atol=1e-12)
+    assert np.allclose(low_pass(f, 0.2, 0), f <= 0.2)
