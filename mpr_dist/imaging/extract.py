@@ -1,0 +1,103 @@
+"""Particle images: tilt images made comparable, boxes cut around particles, their transforms as packed samples."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import fft
+
+from mpr_dist.imaging.samples import Samples
+from mpr_dist.units import F32, F64, Bool
+
+
+def prepare_tilt_image(image: F32, pixel_in_A: float, pixel_out_A: float, highpass_A: float) -> tuple[F32, F64]:
+    """Rescale, flatten and normalise one average; protein becomes bright.
+
+    The image loses a fitted plane and everything below 1/highpass_A, is cut in Fourier space to the output pixel
+    (even sizes), normalised to standard deviation 1 and inverted. Returns (image (height, width) float32, (2,) x and y
+    factors: rounded size / exact size, by which positions grow).
+    """
+    flat = _minus_plane(np.asarray(image, np.float64))
+    shape_in = np.array(flat.shape)
+    exact = shape_in * (pixel_in_A / pixel_out_A)
+    shape_out = (2 * np.rint(exact / 2)).astype(int)
+    transform = fft.rfft2(flat)
+    transform = _resize_transform(transform, (int(shape_in[0]), int(shape_in[1])), (int(shape_out[0]), int(shape_out[1])))
+    transform *= _high_pass((int(shape_out[0]), int(shape_out[1])), pixel_out_A, highpass_A)
+    out = fft.irfft2(transform, s=tuple(shape_out))
+    std = out.std()
+    out = -out / std if std > 0 else out
+    return out.astype(np.float32), (shape_out / exact)[::-1].copy()
+
+
+def _minus_plane(image: F64) -> F64:
+    y, x = (np.linspace(-1, 1, n) for n in image.shape)
+    # x and y are centred, so the three terms of the plane are orthogonal and are fitted one by one
+    slope_x = (image * x).sum() / (image.shape[0] * (x * x).sum())
+    slope_y = (image * y[:, None]).sum() / (image.shape[1] * (y * y).sum())
+    return np.asarray(image - image.mean() - slope_x * x - slope_y * y[:, None])
+
+
+def _resize_transform(transform: np.ndarray, shape_in: tuple[int, int], shape_out: tuple[int, int]) -> np.ndarray:
+    out = np.zeros((shape_out[0], shape_out[1] // 2 + 1), np.complex128)
+    rows, cols = min(shape_in[0], shape_out[0]) // 2, min(shape_in[1], shape_out[1]) // 2
+    keep = cols + (shape_in[1] == shape_out[1])
+    out[:rows, :keep] = transform[:rows, :keep]
+    out[-rows:, :keep] = transform[-rows:, :keep]
+    return out
+
+
+def _high_pass(shape: tuple[int, int], pixel_A: float, highpass_A: float) -> F64:
+    q = np.hypot(fft.fftfreq(shape[0], pixel_A)[:, None], fft.rfftfreq(shape[1], pixel_A)[None])
+    edge = np.clip(2 * (q * highpass_A - 0.5), 0, 1)
+    return np.asarray(0.5 - 0.5 * np.cos(np.pi * edge))
+
+
+def extract_samples(image: F32, xy_px: F64, keep: Bool, samples: Samples) -> F32:
+    """Packed transforms of boxes around particles in one tilt image.
+
+    xy_px (particles, 2) are positions of the particles; keep (particles,) says which to cut, the others are zero. The
+    box is cut at the nearest pixel (zero outside the image) and the phases are referred to the exact position.
+    Returns (particles, samples, 2) float32: real and imaginary parts, scaled so that white noise of variance v has
+    E|X|^2 = v.
+    """
+    n = samples.box_px
+    out = np.zeros((len(xy_px), len(samples.kx), 2), np.float32)
+    rows, cols = samples.ky % n, samples.kx
+    for p in np.flatnonzero(keep):
+        corner = np.rint(xy_px[p]).astype(int) - n // 2
+        transform = fft.rfft2(_cut(image, corner, n))
+        offset = xy_px[p] - corner
+        phase = np.exp((2j * np.pi / n) * (samples.kx * offset[0] + samples.ky * offset[1]))
+        packed = transform[rows, cols] * (phase / n)
+        out[p, :, 0], out[p, :, 1] = packed.real, packed.imag
+    return out
+
+
+def _cut(image: F32, corner_xy: np.ndarray, n: int) -> F32:
+    x, y = int(corner_xy[0]), int(corner_xy[1])
+    height, width = image.shape
+    box = np.zeros((n, n), np.float32)
+    x0, x1, y0, y1 = max(x, 0), min(x + n, width), max(y, 0), min(y + n, height)
+    if x0 < x1 and y0 < y1:
+        box[y0 - y : y1 - y, x0 - x : x1 - x] = image[y0:y1, x0:x1]
+    return box
+
+
+def ring_power(images: F32, keep: Bool, samples: Samples) -> F64:
+    """(rings,) mean |X|^2 over the kept particles of one tilt, smoothed over neighbouring rings."""
+    kept = images[keep].astype(np.float64)
+    power = (kept**2).sum(axis=(0, 2))
+    count = np.bincount(samples.ring, minlength=samples.n_rings) * max(int(keep.sum()), 1)
+    total = np.bincount(samples.ring, weights=power, minlength=samples.n_rings)
+    return _smooth(total, count)
+
+
+def _smooth(total: F64, count: F64) -> F64:
+    """Ratio of sums over a window that grows with the ring, so that all values carry similar errors."""
+    n = len(total)
+    sums, counts = np.cumsum(np.r_[0.0, total]), np.cumsum(np.r_[0.0, count])
+    r = np.arange(n)
+    width = 1 + r // 16
+    low, high = np.maximum(r - width, 1), np.minimum(r + width, n - 1)
+    low = np.minimum(low, high)
+    return np.asarray((sums[high + 1] - sums[low]) / np.maximum(counts[high + 1] - counts[low], 1))

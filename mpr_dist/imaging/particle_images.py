@@ -1,0 +1,131 @@
+"""All particle images of one species in one tilt series: whitened samples and the tables that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpr_dist.errors import SeriesError
+from mpr_dist.imaging.ctf import ctf_terms, delocalisation_A, tilt_bfactors_A2
+from mpr_dist.imaging.extract import extract_samples, prepare_tilt_image, ring_power
+from mpr_dist.imaging.geometry import contained, project
+from mpr_dist.imaging.samples import Samples, box_samples
+from mpr_dist.model.pose import Particles
+from mpr_dist.model.species import Species
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.units import F32, F64, I64, Bool
+
+TiltReader = Callable[[int], tuple[F32, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleImages:
+    """Attributes:
+    samples: which Fourier samples, of which box.
+    values: (particles, tilts, samples, 2) float32, divided by the noise amplitude; zero where not active.
+    active: (particles, tilts) images that exist: contained in the tilt, and the tilt is in use.
+    xy_A: (particles, tilts, 2) the position to which the phases are referred.
+    noise: (tilts, rings) float64 noise power before whitening.
+    n_samples: (tilts,) leading samples worth using: the dose leaves nothing beyond.
+    """
+
+    samples: Samples
+    values: F32
+    active: Bool
+    xy_A: F64
+    noise: F64
+    n_samples: I64
+
+
+def working_box(series: TiltSeries, species: Species, q_max: float) -> int:
+    """Edge (px, even, easy to transform) of a box that holds a particle and all its delocalised signal up to q_max.
+
+    The CTF moves information of frequency q by up to |d gamma/dq| / 2 pi; beyond the last defocus every particle adds
+    its height, which the margin of a tenth covers.
+    """
+    from scipy.fft import next_fast_len
+
+    defocus = float(np.abs(series.optics.defocus_um.values).max())
+    spread = 1.1 * delocalisation_A(series.optics, defocus, q_max)
+    edge = max(2 * species.diameter_A, species.diameter_A + 2 * spread) / species.pixel_size_A
+    half = int(np.ceil(edge / 2))
+    return 2 * int(next_fast_len(half, real=True))
+
+
+def load_particle_images(
+    series: TiltSeries,
+    species: Species,
+    particles: Particles,
+    read_tilt: TiltReader,
+    q_max: float,
+    weight_threshold: float,
+) -> ParticleImages:
+    """Cut, transform and whiten the images of all particles up to spatial frequency q_max (1/A).
+
+    read_tilt(t) returns the average of tilt t (height, width) and its pixel size in A. Raises SeriesError when no
+    particle lies inside any tilt.
+    """
+    samples = box_samples(working_box(series, species, q_max), species.pixel_size_A, q_max)
+    xy_A = project(series, particles.position_A).xy_A
+    active = contained(series, xy_A, species.diameter_A)
+    if not active.any():
+        raise SeriesError(f"series {series.name}: no particle of {species.name} lies inside any tilt")
+    values = np.zeros((len(particles), series.n_tilts, len(samples.kx), 2), np.float32)
+    noise = np.ones((series.n_tilts, samples.n_rings))
+    for t in np.flatnonzero(active.any(0)):
+        image, pixel_A = read_tilt(int(t))
+        image, growth = prepare_tilt_image(image, pixel_A, species.pixel_size_A, 4 * species.diameter_A)
+        cut = extract_samples(image, xy_A[:, t] * growth / species.pixel_size_A, active[:, t], samples)
+        noise[t] = np.maximum(ring_power(cut, active[:, t], samples), 1e-12)
+        cut *= (1 / np.sqrt(noise[t]))[samples.ring].astype(np.float32)[:, None]
+        values[:, t] = cut
+    if not np.isfinite(values).all():
+        raise SeriesError(f"series {series.name}: an image of {species.name} holds NaN or infinite values")
+    return ParticleImages(samples, values, active, xy_A, noise, sample_limits(series, samples, weight_threshold))
+
+
+def sample_limits(series: TiltSeries, samples: Samples, weight_threshold: float) -> I64:
+    """(tilts,) leading samples inside the frequency where the dose envelope, relative to the best tilt, falls below
+    the threshold (M's "relevant size")."""
+    b = tilt_bfactors_A2(series)
+    relative = np.maximum(b[series.active].max() - b, 1e-9) if series.active.any() else np.full(len(b), 1e-9)
+    q = np.sqrt(-4 * np.log(weight_threshold) / relative)
+    return np.asarray(samples.ring_end[samples.ring_of(q)], np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class KernelTables:
+    """What the kernels need besides images and poses, in float32.
+
+    Attributes:
+        tables: (8, samples): qx qy (1/A), kx ky (grid units), a2, cos 2 theta, sin 2 theta, 0.
+        fixed: (tilts, samples) turns; astig: (tilts, 2) A.
+        weight: (tilts, samples) dose envelope / noise amplitude, at amplitude scale 1.
+    """
+
+    tables: F32
+    fixed: F32
+    astig: F32
+    weight: F32
+
+
+def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, grid_px: int) -> KernelTables:
+    """Tables for a reference or an accumulator whose real-space box has grid_px pixels.
+
+    The weight carries box_px / (edge of the image box), so that amplitudes do not depend on the box that was cut.
+    """
+    s = images.samples
+    terms = ctf_terms(series, s.qx, s.qy)
+    to_grid = grid_px * species.pixel_size_A
+    tables = np.zeros((8, len(s.kx)), np.float32)
+    rows = (s.qx, s.qy, s.qx * to_grid, s.qy * to_grid, terms.a2, terms.cos2, terms.sin2)
+    for i, row in enumerate(rows):
+        tables[i] = row
+    q2 = s.qx**2 + s.qy**2
+    envelope = np.exp(0.25 * tilt_bfactors_A2(series)[:, None] * q2)
+    amplitude = envelope / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px)
+    return KernelTables(
+        tables, terms.fixed.astype(np.float32), terms.astig_A.astype(np.float32), amplitude.astype(np.float32)
+    )

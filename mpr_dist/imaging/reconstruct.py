@@ -1,0 +1,192 @@
+"""Half-maps from particle images: fixed-point accumulation, symmetry, division, inverse transform.
+
+Numerator and denominator are the maximum-likelihood sums of the image model: sum w C X and sum (w C)^2 with
+w = scale x envelope / noise amplitude, inserted by trilinear weights on a grid finer than the map's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from scipy import fft
+
+from mpr_dist.errors import MprError, SeriesError
+from mpr_dist.imaging.ctf import tilt_scales
+from mpr_dist.imaging.geometry import project, views
+from mpr_dist.imaging.particle_images import ParticleImages, kernel_tables
+from mpr_dist.maths.kernels.insert import insert
+from mpr_dist.maths.symmetry import rotations
+from mpr_dist.model.pose import Particles
+from mpr_dist.model.species import Species
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.units import A_PER_UM, F32, F64, I64
+
+OVERSAMPLING = 2
+EXPONENT = 28
+LARGEST_CONTRIBUTION = 2.0**10
+LARGEST_SUM = 2**61
+
+
+def grid_px(species: Species) -> int:
+    """Edge of the accumulators' real-space box."""
+    return OVERSAMPLING * species.box_px
+
+
+def accumulator_shape(species: Species) -> tuple[int, int, int, int, int]:
+    """(half-sets, z, y, x, parts): kx >= 0, one spare plane on every side for the trilinear neighbours."""
+    n = grid_px(species)
+    return (2, n + 3, n + 3, n // 2 + 2, 3)
+
+
+def backproject(
+    accumulators: I64,
+    series: TiltSeries,
+    species: Species,
+    particles: Particles,
+    images: ParticleImages,
+    exponent: int = EXPONENT,
+) -> None:
+    """Add the images of one series to the accumulators (in place; order does not matter).
+
+    Raises SeriesError when a contribution exceeds the range of the fixed point; nothing else can be trusted then, so
+    the caller throws the accumulators away.
+    """
+    if np.abs(images.xy_A - project(series, particles.position_A).xy_A).max() > 1e-6:
+        raise MprError("images were cut for other positions than those to reconstruct from")
+    n = grid_px(species)
+    tables = kernel_tables(series, species, images, n)
+    weight = tables.weight * tilt_scales(series).astype(np.float32)[:, None]
+    limit = np.minimum(images.n_samples, images.samples.ring_end[-1])
+    largest = insert(
+        accumulators,
+        particles.half - 1,
+        images.values,
+        images.active,
+        views(series, particles.position_A, particles.angles_deg).astype(np.float32),
+        (A_PER_UM * project(series, particles.position_A).defocus_um).astype(np.float32),
+        tables.astig,
+        tables.fixed,
+        weight,
+        limit,
+        tables.tables,
+        float(2.0**exponent),
+    )
+    if not largest.max() < LARGEST_CONTRIBUTION * 2.0**exponent:
+        raise SeriesError(
+            f"series {series.name}: a contribution of {largest.max() / 2.0**exponent:g} to the half-map of "
+            f"{species.name} exceeds {LARGEST_CONTRIBUTION:g}; check the scale of its images and weights"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FourierSums:
+    """Sums of one half-set after symmetry: (nz, ny, nx) complex128 numerator and float64 weight, kx >= 0."""
+
+    numerator: np.ndarray
+    weight: F64
+
+
+def fourier_sums(accumulator: I64, symmetry: str, exponent: int = EXPONENT) -> FourierSums:
+    """Fixed point to numbers, the plane kx = 0 made Hermitian, symmetry applied."""
+    if np.abs(accumulator).max() > LARGEST_SUM:
+        raise MprError("the sums of a half-map leave the range of the fixed point (2^61)")
+    sums = accumulator.astype(np.float64) * 2.0**-exponent
+    mirrored = sums[::-1, ::-1, 0] * np.array([1.0, -1.0, 1.0])
+    sums[:, :, 0] += mirrored
+    matrices = rotations(symmetry)
+    if len(matrices) > 1:
+        sums = _symmetrise(sums, np.ascontiguousarray(matrices))
+    return FourierSums(sums[..., 0] + 1j * sums[..., 1], sums[..., 2])
+
+
+@nb.njit(parallel=True, nogil=True, cache=True)
+def _symmetrise(sums, matrices):  # type: ignore[no-untyped-def]
+    """Sum over rotated copies, trilinear; exact where a rotation permutes the axes."""
+    nz, ny, nx, _ = sums.shape
+    c = nz // 2
+    r2_max = (c - 1.0) ** 2
+    out = np.zeros_like(sums)
+    for iz in nb.prange(nz):
+        for iy in range(ny):
+            for ix in range(nx):
+                z, y, x = float(iz - c), float(iy - c), float(ix)
+                if x * x + y * y + z * z > r2_max:
+                    continue
+                for m in range(len(matrices)):
+                    a = matrices[m]
+                    kx = a[0, 0] * x + a[0, 1] * y + a[0, 2] * z
+                    ky = a[1, 0] * x + a[1, 1] * y + a[1, 2] * z
+                    kz = a[2, 0] * x + a[2, 1] * y + a[2, 2] * z
+                    sign = 1.0
+                    if kx < 0:
+                        kx, ky, kz, sign = -kx, -ky, -kz, -1.0
+                    jx, jy, jz = int(kx), int(np.floor(ky)) + c, int(np.floor(kz)) + c
+                    fx, fy, fz = kx - jx, ky + c - jy, kz + c - jz
+                    for corner in range(8):
+                        dx, dy, dz = corner & 1, (corner >> 1) & 1, corner >> 2
+                        w = (fx if dx else 1 - fx) * (fy if dy else 1 - fy) * (fz if dz else 1 - fz)
+                        if w > 0:
+                            v = sums[jz + dz, jy + dy, jx + dx]
+                            out[iz, iy, ix, 0] += w * v[0]
+                            out[iz, iy, ix, 1] += w * sign * v[1]
+                            out[iz, iy, ix, 2] += w * v[2]
+    return out
+
+
+def _radius(shape: tuple[int, ...]) -> F64:
+    c = shape[0] // 2
+    k = np.arange(shape[0]) - c
+    return np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + np.arange(shape[2])[None, None] ** 2.0)
+
+
+def shell_means(values: F64, radius: F64, n_shells: int) -> F64:
+    """(shells,) means over spherical shells of the grid."""
+    index = np.rint(radius).astype(np.int64).ravel()
+    inside = index < n_shells
+    count = np.bincount(index[inside], minlength=n_shells)
+    return np.asarray(np.bincount(index[inside], values.ravel()[inside], n_shells) / np.maximum(count, 1))
+
+
+def solve_map(sums: FourierSums, species: Species, ssnr: F64 | None = None, floor: float = 0.05) -> F32:
+    """Half-map (box, box, box) float32 from the sums of one half-set.
+
+    Every cell is numerator / (weight + rho), rho = mean weight of the shell / SSNR, multiplied by (1 + 1 / SSNR): cells
+    of average weight keep their amplitude, so the map is not low-passed, and cells that hardly any image has seen are
+    damped instead of blown up. ssnr (shells of the grid,) defaults to a weak term of ``floor`` times the mean weight.
+    """
+    n = grid_px(species)
+    radius = _radius(sums.weight.shape)
+    mean = shell_means(sums.weight, radius, n // 2 + 2)
+    inverse = np.full(n // 2 + 2, floor) if ssnr is None else 1 / np.maximum(ssnr, 1e-6)
+    shell = np.minimum(np.rint(radius).astype(np.int64), n // 2 + 1)
+    rho = np.maximum(inverse * mean, 1e-9)[shell]
+    inside = (radius < n // 2) & (mean[shell] > 0)
+    transform = np.where(inside, sums.numerator / (sums.weight + rho) * (1 + inverse)[shell], 0)
+    volume = _to_real(transform, n)
+    return _correct(volume, species, n)
+
+
+def _to_real(transform: np.ndarray, n: int) -> F64:
+    """Grid with centre at (n + 3) // 2 and kx >= 0 -> real volume with its origin at n // 2."""
+    c = transform.shape[0] // 2
+    k = np.arange(-(n // 2), n // 2)
+    block = transform[c - n // 2 : c + n // 2, c - n // 2 : c + n // 2, : n // 2 + 1]
+    sign = (-1.0) ** np.abs(k)
+    block = block * sign[:, None, None] * sign[None, :, None] * ((-1.0) ** np.arange(n // 2 + 1))[None, None]
+    return np.asarray(fft.irfftn(fft.ifftshift(block, axes=(0, 1)), s=(n, n, n)))
+
+
+def _correct(volume: F64, species: Species, n: int) -> F32:
+    """Cut the box, divide by the window of trilinear insertion, soft sphere at the box edge, units of the map."""
+    b = species.box_px
+    lo = n // 2 - b // 2
+    cut = volume[lo : lo + b, lo : lo + b, lo : lo + b]
+    x = np.arange(b) - b // 2
+    window = np.sinc(x / n) ** 2
+    cut = cut / (window[:, None, None] * window[None, :, None] * window[None, None])
+    r = np.sqrt(x[:, None, None] ** 2.0 + x[None, :, None] ** 2.0 + x[None, None] ** 2.0)
+    edge = np.clip((r - (b / 2 - 6)) / 5, 0, 1)
+    # an image sample is (transform of the projection) / box_px
+    return np.asarray(cut * (0.5 + 0.5 * np.cos(np.pi * edge)) * b, np.float32)
