@@ -7,7 +7,7 @@ axis, cover each of its twelve faces. Everything is made from a seed; no structu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise, permutations, product
+from itertools import pairwise
 
 import numpy as np
 from scipy import fft
@@ -15,6 +15,7 @@ from scipy import fft
 from mpr_dist.errors import InputError
 from mpr_dist.maths.kernels.gaussians import draw_map
 from mpr_dist.maths.rotations import exp_rotation
+from mpr_dist.maths.symmetry import rotations
 from mpr_dist.units import C128, F32, F64
 
 # An ideal alpha helix, and where four of them sit in a bundle (A, degrees).
@@ -52,23 +53,13 @@ class Atoms:
         return float(np.linalg.norm(self.position_A, axis=1).max(initial=0.0))
 
 
-def octahedral_rotations() -> F64:
-    """(24, 3, 3) rotations of O with four-fold axes along x, y, z (RELION's setting): signed permutations."""
-    matrices = [
-        np.diag(signs) @ np.eye(3)[list(order)]
-        for order in permutations(range(3))
-        for signs in product((1, -1), repeat=3)
-    ]
-    return np.array([m for m in matrices if np.linalg.det(m) > 0])
-
-
 def octahedral_phantom(seed: int = 0, sigma_A: float = 1.1) -> Atoms:
     """A cage of symmetry O, outer radius about 62 A, inner about 38 A, with a few hundred blobs per unit.
 
     The default width corresponds to a B-factor of 96 A^2: at 4.5 A a quarter of the amplitude is left.
     """
     position, weight = _unit(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,))))
-    copies = np.einsum("rij,aj->rai", octahedral_rotations(), position).reshape(-1, 3)
+    copies = np.einsum("rij,aj->rai", rotations("O"), position).reshape(-1, 3)
     return Atoms(copies, np.tile(weight, 24), sigma_A)
 
 
