@@ -1,0 +1,253 @@
+"""What happens during a run, as values, and who listens to it: a log of JSON lines, and the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+
+@dataclass(frozen=True)
+class Event:
+    """Anything worth telling. Its name in the log is the name of its class."""
+
+
+@dataclass(frozen=True)
+class Message(Event):
+    text: str
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    population: str
+    first: int
+    last: int
+    engine: str
+    workers: int
+
+
+@dataclass(frozen=True)
+class IterationStarted(Event):
+    """``done`` of ``series`` were accepted in an earlier session."""
+
+    iteration: int
+    series: int
+    done: int
+
+
+@dataclass(frozen=True)
+class StageStarted(Event):
+    """prepare, refine, merge or finish, with the number of its tasks (series for refine)."""
+
+    iteration: int
+    stage: str
+    tasks: int
+
+
+@dataclass(frozen=True)
+class StageFinished(Event):
+    iteration: int
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SeriesDone(Event):
+    """``cost`` in the units of the plan (particle images); ``reused`` parameters were refined before."""
+
+    iteration: int
+    series: str
+    cost: float
+    seconds: float
+    reused: bool
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class SeriesFailed(Event):
+    iteration: int
+    series: str
+    cost: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class PartialAccepted(Event):
+    iteration: int
+    partial: str
+    series: int
+
+
+@dataclass(frozen=True)
+class PartialRejected(Event):
+    iteration: int
+    partial: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SpeciesFinished(Event):
+    iteration: int
+    species: str
+    resolution_A: float
+
+
+@dataclass(frozen=True)
+class IterationFinished(Event):
+    iteration: int
+    done: int
+    failed: int
+    seconds: float
+
+
+Listener = Callable[[Event], None]
+
+
+def tell(listeners: Sequence[Listener], event: Event) -> None:
+    for listener in listeners:
+        listener(event)
+
+
+class JsonLines:
+    """Appends one line per event, flushed so that ``tail -f`` and a crash see it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, event: Event) -> None:
+        record = {"time": round(time.time(), 3), "event": type(event).__name__, **asdict(event)}
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+
+class Eta:
+    """Time left, from the work really done in this session; None while nothing is known."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._start = clock()
+        self.total = 0.0
+        self.done = 0.0
+
+    def begin(self, total: float) -> None:
+        self._start, self.total, self.done = self._clock(), total, 0.0
+
+    def add(self, cost: float) -> None:
+        self.done += cost
+
+    @property
+    def seconds_left(self) -> float | None:
+        if self.done <= 0 or self.total <= 0:
+            return None
+        return (self._clock() - self._start) * max(0.0, self.total - self.done) / self.done
+
+
+@dataclass(frozen=True)
+class WorkBegins(Event):
+    """Cost of all series that are refined or back-projected from here on in this iteration."""
+
+    iteration: int
+    series: int
+    cost: float
+
+
+class Console:
+    """Lines for people. On a terminal a bar of progress stands below them; in a file there are only lines."""
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream or sys.stderr
+        self._eta = Eta(clock)
+        self._series = 0
+        self._seen = 0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, WorkBegins):
+            self._eta.begin(event.cost)
+            self._series, self._seen = event.series, 0
+            self._open_bar(event)
+        if isinstance(event, SeriesDone | SeriesFailed):
+            self._seen += 1
+            self._eta.add(event.cost)
+        line = describe(event)
+        if isinstance(event, SeriesDone | SeriesFailed):
+            line = f"{line}  [{self._seen}/{self._series}{self._left()}]"
+        if line:
+            self._write(line)
+        if self._bar is not None and isinstance(event, SeriesDone | SeriesFailed):
+            self._bar.update(self._task, completed=self._seen, left=self._left())
+        if isinstance(event, StageFinished) and event.stage == "refine":
+            self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _left(self) -> str:
+        left = self._eta.seconds_left
+        return "" if left is None or self._seen >= self._series else f", about {duration(left)} left"
+
+    def _write(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    def _open_bar(self, event: WorkBegins) -> None:
+        self.close()
+        if not self._stream.isatty():
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        self._bar = Progress(*columns, console=RichConsole(file=self._stream), transient=True)
+        self._task = self._bar.add_task(f"iteration {event.iteration:03d}", total=event.series, left="")
+        self._bar.start()
+
+
+def describe(event: Event) -> str:
+    """One line for the terminal; empty for events that only the log needs."""
+    match event:
+        case Message(text):
+            return text
+        case RunStarted(population, first, last, engine, workers):
+            return f"{population}: iterations {first:03d} to {last:03d}, engine {engine}, workers: {workers}"
+        case IterationStarted(iteration, series, done):
+            return f"iteration {iteration:03d}: {series} series" + (f", {done} of them done before" if done else "")
+        case SeriesDone(_, series, _, seconds, reused, numbers):
+            values = "".join(f", {key} {value:.4g}" for key, value in sorted(numbers.items()))
+            return f"  {series}: {'parameters kept, ' if reused else ''}{duration(seconds)}{values}"
+        case SeriesFailed(_, series, _, reason):
+            return f"  {series}: LEFT OUT: {reason}"
+        case PartialRejected(_, partial, reason):
+            return f"  {partial}: not accepted: {reason}"
+        case StageFinished(_, stage, seconds):
+            return f"  {stage}: {duration(seconds)}"
+        case SpeciesFinished(_, species, resolution):
+            return f"  {species}: {resolution:.2f} A"
+        case IterationFinished(iteration, done, failed, seconds):
+            left_out = f", {failed} LEFT OUT" if failed else ""
+            return f"iteration {iteration:03d}: finished, {done} series{left_out}, {duration(seconds)}"
+        case _:
+            return ""
+
+
+def duration(seconds: float) -> str:
+    """In the units in which one would say it: 7.3 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,58 @@
+"""Events are values; listeners tell people and files what they say."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from mpr_dist.engine import events
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_log_has_one_line_per_event(tmp_path: Path) -> None:
+    log = events.JsonLines(tmp_path / "events.jsonl")
+    log(events.Message("hello"))
+    log(events.SpeciesFinished(1, "apo", 4.36))
+    first, second = (json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines())
+    assert (first["event"], first["text"]) == ("Message", "hello")
+    assert second["resolution_A"] == 4.36
+
+
+def test_time_left_is_said_only_when_something_is_known() -> None:
+    clock, out = Clock(), io.StringIO()
+    console = events.Console(out, clock)
+    console(events.WorkBegins(1, 3, cost=100.0))
+    clock.now = 60.0
+    console(events.SeriesFailed(1, "TS_00", 0.0, "no images"))
+    console(events.SeriesDone(1, "TS_01", 20.0, 60.0, False, {"passes": 12.0}))
+    clock.now = 300.0
+    console(events.SeriesDone(1, "TS_02", 80.0, 240.0, True, {}))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "  TS_00: LEFT OUT: no images  [1/3]"
+    assert lines[1] == "  TS_01: 60 s, passes 12  [2/3, about 4 min left]"
+    assert lines[2] == "  TS_02: parameters kept, 4 min  [3/3]"
+
+
+def test_on_a_terminal_there_is_a_bar() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    console = events.Console(out)
+    console(events.WorkBegins(1, 1, cost=1.0))
+    console(events.SeriesDone(1, "TS_[01]", 1.0, 0.5, False, {}))
+    console(events.StageFinished(1, "refine", 0.5))
+    assert "TS_[01]: 0.5 s" in out.getvalue()
+    assert "iteration 001" in out.getvalue()
+
+
+def test_durations_read_naturally() -> None:
+    assert [events.duration(s) for s in (7.31, 42, 720, 12000)] == ["7.3 s", "42 s", "12 min", "3 h 20 min"]

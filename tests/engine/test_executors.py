@@ -1,0 +1,87 @@
+"""Every engine gives every result exactly once; errors are values, deaths are not the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tasks
+
+from mpr_dist.engine.executor import Executor, WorkerDied
+from mpr_dist.engine.inline import InlineExecutor
+from mpr_dist.engine.local import LocalExecutor
+from mpr_dist.errors import SeriesError
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[LocalExecutor]:
+    executor = LocalExecutor(workers=2)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture(params=["inline", "local"])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    return InlineExecutor() if request.param == "inline" else request.getfixturevalue("local")
+
+
+def test_every_item_once(executor: Executor) -> None:
+    done = list(executor.map_unordered(tasks.square, range(20)))
+    assert sorted((d.item, d.unwrap()) for d in done) == [(i, i * i) for i in range(20)]
+
+
+def test_no_items_no_results(executor: Executor) -> None:
+    assert list(executor.map_unordered(tasks.square, [])) == []
+
+
+def test_errors_are_values(executor: Executor) -> None:
+    done = {d.item: d for d in executor.map_unordered(tasks.square_or_fail, range(10))}
+    assert sorted(i for i, d in done.items() if d.error) == [3, 8]
+    assert isinstance(done[3].error, SeriesError)
+    with pytest.raises(SeriesError, match="item 3 is bad"):
+        done[3].unwrap()
+
+
+def test_a_mistake_in_the_program_rises(executor: Executor) -> None:
+    with pytest.raises(KeyError):
+        list(executor.map_unordered(tasks.mistake, [1]))
+
+
+def test_items_are_drawn_as_workers_become_free(executor: Executor) -> None:
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for i in range(30):
+            drawn.append(i)
+            yield i
+
+    results = executor.map_unordered(tasks.square, items())
+    next(results)
+    assert len(drawn) <= 2 * executor.workers + 1
+    assert len(list(results)) == 29
+
+
+def test_the_death_of_a_worker_costs_a_retry(local: LocalExecutor, tmp_path: Path) -> None:
+    items = [(i, str(tmp_path)) for i in range(8)]
+    done = list(local.map_unordered(tasks.die_at_first, items))
+    assert sorted(d.unwrap() for d in done) == list(range(8))
+
+
+def test_threads_are_pinned_in_workers(local: LocalExecutor) -> None:
+    (done,) = local.map_unordered(tasks.threads, [0])
+    assert done.unwrap() == ("1", 1)
+
+
+def test_only_the_guilty_item_fails() -> None:
+    executor = LocalExecutor(workers=2)
+    try:
+        done = {d.item: d for d in executor.map_unordered(tasks.poison, range(8))}
+    finally:
+        executor.close()
+    assert [i for i, d in done.items() if d.error] == [2]
+    assert isinstance(done[2].error, WorkerDied)
+    assert len(done) == 8
