@@ -1,35 +1,21 @@
-"""A file is either as it was or complete: never half-written, whatever stops the program."""
+"""Result files are published whole or not at all, and a failure is told in words."""
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from mpr_dist.errors import InputError
+from mpr_dist.storage.publish import publish_bytes
 
 
 def write_atomically(path: Path, parts: Iterable[bytes]) -> None:
-    """Write ``parts`` to a temporary name beside ``path``, fsync, and rename it into place.
+    """Publish the joined ``parts`` under ``path``.
 
     Raises:
-        InputError: the folder does not exist or cannot be written to.
+        InputError: the folder does not exist or cannot be written to, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        stream = temporary.open("xb")
+        publish_bytes(path, b"".join(parts))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); check the folder {path.parent}") from error
-    try:
-        with stream:
-            stream.writelines(parts)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: writing failed ({error.strerror}); is the disk full?") from error
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        raise InputError(f"{path}: cannot be written ({error.strerror}); check the folder and the disk") from error
