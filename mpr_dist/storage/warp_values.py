@@ -56,7 +56,7 @@ class WarpFile:
     def number(self, text: str, where: str) -> float:
         """A finite number; a decimal comma gets its own message."""
         try:
-            value = float(text)
+            value = float(text.replace("_", "?"))  # Python reads 1_0 as 10
         except ValueError:
             hint = ""
             if text.count(",") == 1:
@@ -108,10 +108,11 @@ def read_nodes(file: WarpFile, tag: str, axes: str) -> tuple[F64, tuple[float, f
     if element is None:
         return None
     shape = grid_shape(file, element, axes)
-    values = np.full(shape, np.nan)
     nodes = element.findall("Node")
-    if len(nodes) != values.size:
-        raise file.fail(f"<{tag}>", f"{'x'.join(map(str, shape[::-1]))} needs {values.size} nodes, got {len(nodes)}")
+    if len(nodes) != math.prod(shape):  # before any array is made: a damaged size may be astronomic
+        needed = f"{'x'.join(map(str, shape[::-1]))} needs {math.prod(shape)} nodes"
+        raise file.fail(f"<{tag}>", f"{needed}, got {len(nodes)}")
+    values = np.full(shape, np.nan)
     for node in nodes:
         index = node_index(file, node, tag, axes)
         if any(i < 0 or i >= n for i, n in zip(index, shape, strict=True)):

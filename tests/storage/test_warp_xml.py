@@ -237,6 +237,8 @@ def test_magnification_in_both_spellings(tmp_path: Path) -> None:
         (GRID.format("GridCTF", 1, 1, 1, nodes(np.full((1, 1, 1), np.inf))), "", "expected a finite number"),
         (GRID.format("GridCTF", 0, 1, 1, ""), "", "at least one node"),
         (GRID.format("GridCTF", "x", 1, 1, ""), "", "whole number"),
+        (GRID.format("GridCTF", 10**9, 10**9, 1, ""), "", "needs 1000000000000000000 nodes, got 0"),
+        ("<Dose>1\n1_0\n3</Dose>", "", "<Dose>, line 2: expected a number, got '1_0'"),
         ('<CTF><Param Name="Voltage" Value="300,0"/></CTF>', "", "<CTF> Voltage.*decimal comma"),
         ('<CTF><Param Name="Voltage" Value="0"/></CTF>', "", "voltage above 0"),
         ('<CTF><Param Name="ZernikeCoeffsOdd" Value="1;x"/></CTF>', "", "<CTF> ZernikeCoeffsOdd"),
@@ -269,6 +271,16 @@ def test_files_that_are_no_tilt_series(tmp_path: Path) -> None:
         read_tilt_series(series_file(tmp_path), volume_size_A=None)
     with pytest.raises(SeriesError, match="3 positive sizes"):
         read_tilt_series(series_file(tmp_path), volume_size_A=(1.0, np.nan, 1.0))
+
+
+def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+    """No prefix of a good file passes for a series."""
+    good = series_file(tmp_path, GRID.format("GridCTF", 1, 1, 3, nodes(np.ones((3, 1, 1)))), 'Weight="1"').read_bytes()
+    path = tmp_path / "cut.xml"
+    for length in range(len(good)):
+        path.write_bytes(good[:length])
+        with pytest.raises(SeriesError, match=r"cut\.xml"):
+            read(path)
 
 
 def test_kinds_of_xml_are_told_apart(tmp_path: Path) -> None:
