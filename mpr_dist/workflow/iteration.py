@@ -1,0 +1,255 @@
+"""One iteration, from references to maps: prepare, refine and back-project in batches, merge, finish.
+
+The driver alone decides what counts and writes it into the ledger; workers only publish files. Everything here can be
+interrupted at any line and run again: accepted partials are kept, published parameters are used again, the rest is done
+anew. Sums are integers, so none of this changes a bit of the result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from typing import TypeVar
+
+import mpr_dist
+from mpr_dist.engine import events
+from mpr_dist.engine.executor import Executor
+from mpr_dist.errors import Interrupted, MprError
+from mpr_dist.model.population import IterationFiles, Population
+from mpr_dist.refinement.batches import guided_batches
+from mpr_dist.storage.accumulators import Manifest
+from mpr_dist.storage.ledger import Ledger
+from mpr_dist.storage.publish import clean_litter, disk, publish_json
+from mpr_dist.workflow.acceptance import Acceptance
+from mpr_dist.workflow.jobs import prepare_jobs, series_cost, series_jobs, species_inputs
+from mpr_dist.workflow.merge import merge
+from mpr_dist.workflow.references import keep_reference, kept_reference
+from mpr_dist.workflow.run_settings import RunSettings
+from mpr_dist.workflow.science import Context, FinishJob, Science, SeriesJob, Shape
+from mpr_dist.workflow.stopping import StopRequest
+from mpr_dist.workflow.tasks import Batch, BatchOutcome, reason, run_batch, run_finish, run_prepare
+
+T = TypeVar("T")
+
+ATTEMPTS = 4  # dispatches of a series whose partial is lost or not accepted, before it is given up
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a run is done with: none of it may change the result, except the science."""
+
+    science: Science
+    executor: Executor
+    stop: StopRequest
+    listeners: tuple[events.Listener, ...] = ()
+
+
+class IterationDriver:
+    """Works through one iteration; ``run`` returns when it is finished or raises what hinders it."""
+
+    def __init__(self, population: Population, settings: RunSettings, number: int, is_first: bool, tools: Tools):
+        self.population = population
+        self.files: IterationFiles = population.files(number)
+        self.tools = tools
+        for directory in (self.files.series_directory, self.files.partials, self.files.references):
+            disk().mkdir(directory)
+        tools.stop.watch(self.files.stop)
+        self.settings_hash = settings.begin(self.files, tools.science.version, is_first)
+        self.listeners: tuple[events.Listener, ...] = (*tools.listeners, events.JsonLines(self.files.events))
+        self.ledger = Ledger(self.files.ledger)
+        inputs = species_inputs(population, number)
+        self.context = Context(number, is_first, settings.refine, settings.exponent, self.settings_hash, inputs)
+        self.shapes: dict[str, Shape] = {i.name: tools.science.footprint(i.species).accumulator_shape for i in inputs}
+        self.failed: dict[str, str] = {}
+        self.alone: set[str] = set()
+        self.attempts: dict[str, int] = {}
+        self.jobs: dict[str, SeriesJob] = {}
+
+    def run(self) -> None:
+        start = time.monotonic()
+        number = self.files.number
+        self._clean()
+        self._prepare()
+        self.jobs = {job.name: job for job in series_jobs(self.population, self.context)}
+        self.accepted = Acceptance(self.files, self.ledger, self.jobs, self._expected())
+        kept, rejected = self.accepted.recover(self.tools.executor, self.tools.stop)
+        for name, why in rejected:
+            self._tell(events.PartialRejected(number, name, why))
+        self._tell(events.IterationStarted(number, len(self.jobs), kept))
+        self._refine_and_merge()
+        resolution = self._finish()
+        self._close(resolution, time.monotonic() - start)
+
+    def _expected(self) -> Manifest:
+        return Manifest({}, self.context.exponent, self.context.settings_hash, mpr_dist.__version__, self.shapes)
+
+    def _clean(self) -> None:
+        for directory in (self.files.series_directory, self.files.partials, self.files.references):
+            clean_litter(directory)
+
+    def _prepare(self) -> None:
+        jobs = prepare_jobs(self.context, self.files)
+        with self._stage("prepare", len(jobs)):
+            found = {job.species.name: kept_reference(job) for job in jobs}
+            missing = [job for job in jobs if found[job.species.name] is None]
+            work = partial(run_prepare, self.tools.science)
+            for done in self.tools.executor.map_unordered(work, self._until_stopped(missing)):
+                reference = done.unwrap()
+                keep_reference(done.item, reference)
+                found[reference.species] = reference
+        self._end_if_stopped()
+        references = tuple(found[job.species.name] for job in jobs)
+        together = "".join(r.sha256 for r in references if r is not None)
+        self.context = replace(
+            self.context,
+            references=tuple(r for r in references if r is not None),
+            settings_hash=sha256((self.settings_hash + together).encode()).hexdigest(),
+        )
+
+    def _refine_and_merge(self) -> None:
+        while True:
+            self._refine()
+            self._end_if_stopped()
+            if not self.accepted.series:
+                reasons = "; ".join(f"{name}: {why}" for name, why in sorted(self.failed.items())[:3])
+                raise MprError(
+                    f"iteration {self.files.number:03d}: every one of {len(self.jobs)} tilt series failed, nothing to "
+                    f"reconstruct from. The first reasons: {reasons or 'there are no series'}. "
+                    "When the cause is gone, the same command continues"
+                )
+            with self._stage("merge", len(self.shapes)):
+                paths = [self.files.partials / name for name in sorted(self.accepted.partials)]
+                total = self.accepted.total()
+                damaged = merge(self.tools.executor, self.files, paths, total, self.tools.stop)
+            self._end_if_stopped()
+            for path, why in damaged.items():
+                self._reject(path.name, why)
+            if not damaged:
+                self.ledger.append("merge", partials=len(paths), series=len(total.series))
+                return
+
+    def _refine(self) -> None:
+        cost = {name: series_cost(self.population, job.entry) for name, job in self.jobs.items()}
+        pending = self._pending_without_hopeless(cost)
+        if not pending:
+            return
+        with self._stage("refine", len(pending)):
+            self._tell(events.WorkBegins(self.files.number, len(pending), sum(cost[name] for name in pending)))
+            while pending and not self.tools.stop():
+                work = partial(run_batch, self.tools.science)
+                for done in self.tools.executor.map_unordered(work, self._until_stopped(self._batches(pending, cost))):
+                    if done.error is None:
+                        self._take(done.unwrap(), cost)
+                    elif len(done.item.jobs) > 1:
+                        # One of them brought the batch down; on its own it will be known by name.
+                        self.alone.update(done.item.names)
+                    else:
+                        self._fail(done.item.names[0], reason(done.error), cost)
+                pending = self._pending_without_hopeless(cost)
+
+    def _pending_without_hopeless(self, cost: dict[str, float]) -> list[str]:
+        """Series that are neither counted nor failed; one that was done often enough and never counted fails here."""
+        pending = [name for name in self.jobs if name not in self.accepted.series and name not in self.failed]
+        for name in [name for name in pending if self.attempts.get(name, 0) >= ATTEMPTS]:
+            self._fail(name, f"its partial was lost or damaged {ATTEMPTS} times", cost)
+            pending.remove(name)
+        return pending
+
+    def _batches(self, pending: Sequence[str], cost: dict[str, float]) -> list[Batch]:
+        together = {name: cost[name] for name in pending if name not in self.alone}
+        groups = guided_batches(together, self.tools.executor.workers)
+        alone = tuple((name,) for name in sorted(set(pending) & self.alone))
+        return [
+            Batch(
+                tuple(self.jobs[name] for name in group),
+                self.shapes,
+                self.files.partials,
+                self.files.stop,
+                mpr_dist.__version__,
+            )
+            for group in (*groups, *alone)
+        ]
+
+    def _until_stopped(self, items: Sequence[T]) -> Iterator[T]:
+        for item in items:
+            if self.tools.stop():
+                return
+            yield item
+
+    def _take(self, outcome: BatchOutcome, cost: dict[str, float]) -> None:
+        """Accept what a batch brought, name by name in the log, or say why not."""
+        number = self.files.number
+        for name, why in outcome.failed:
+            self._fail(name, why, cost)
+        for report in outcome.done:
+            self.attempts[report.name] = self.attempts.get(report.name, 0) + 1
+        if outcome.partial is None:
+            return
+        why_not = self.accepted.accept(outcome.partial)
+        if why_not:
+            self._tell(events.PartialRejected(number, outcome.partial, why_not))
+            return
+        self._tell(events.PartialAccepted(number, outcome.partial, len(outcome.done)))
+        for report in outcome.done:
+            numbers = {key: float(value) for key, value in report.numbers.items()}
+            done = events.SeriesDone(number, report.name, cost[report.name], report.seconds, report.reused, numbers)
+            self._tell(done)
+
+    def _fail(self, name: str, why: str, cost: dict[str, float]) -> None:
+        self.failed[name] = why
+        self.ledger.append("failed", series=name, reason=why)
+        self._tell(events.SeriesFailed(self.files.number, name, cost.get(name, 0.0), why))
+
+    def _reject(self, name: str, why: str) -> None:
+        self.accepted.reject(name, why)
+        self._tell(events.PartialRejected(self.files.number, name, why))
+
+    def _finish(self) -> dict[str, float]:
+        series = tuple(self.files.series(name) for name in sorted(self.accepted.series))
+        jobs = [FinishJob(self.context, i, self.files.species(i.name), series) for i in self.context.species]
+        resolution: dict[str, float] = {}
+        with self._stage("finish", len(jobs)):
+            work = partial(run_finish, self.tools.science)
+            for done in self.tools.executor.map_unordered(work, self._until_stopped(jobs)):
+                resolution[done.item.species.name] = done.unwrap().resolution_A
+        self._end_if_stopped()
+        for name, value in sorted(resolution.items()):
+            self.ledger.append("finish", species=name, resolution_A=value)
+            self._tell(events.SpeciesFinished(self.files.number, name, value))
+        return resolution
+
+    def _close(self, resolution: dict[str, float], seconds: float) -> None:
+        """DONE is the last file of an iteration; nothing in it changes afterwards, and scratch is no part of it."""
+        for name in self.failed:
+            # It may have failed after it was published; it is not part of this iteration, so nothing vouches for it.
+            disk().unlink(self.files.series(name).summary)
+        done = len(self.accepted.series)
+        self._tell(events.IterationFinished(self.files.number, done, len(self.failed), seconds))
+        record = {"series": sorted(self.accepted.series), "failed": self.failed, "resolution_A": resolution}
+        publish_json(self.files.done, record)
+        disk().remove_tree(self.files.scratch)
+
+    def _end_if_stopped(self) -> None:
+        if not self.tools.stop():
+            return
+        accepted = getattr(self, "accepted", None)
+        done = len(accepted.series) if accepted is not None else 0
+        self.ledger.append("interrupted", series=done)
+        raise Interrupted(
+            f"stopped in iteration {self.files.number:03d} with {done} of {len(self.population.series)} tilt series "
+            "done and kept; the same command continues"
+        )
+
+    def _tell(self, event: events.Event) -> None:
+        events.tell(self.listeners, event)
+
+    @contextmanager
+    def _stage(self, stage: str, tasks: int) -> Iterator[None]:
+        start = time.monotonic()
+        self._tell(events.StageStarted(self.files.number, stage, tasks))
+        yield
+        self._tell(events.StageFinished(self.files.number, stage, time.monotonic() - start))
