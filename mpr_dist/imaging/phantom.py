@@ -126,10 +126,10 @@ def oversampling(sigma_A: float, pixel_A: float) -> int:
     """How many times finer a grid must be for samples of the Gaussians to be exact inside the band of the pixel.
 
     Sampling folds frequency (s - 1/2) / pixel onto the band's edge; the ratio of the Gaussian's transforms there,
-    exp(-2 pi^2 (sigma / pixel)^2 (s^2 - s)), is to be below e^-10.
+    exp(-2 pi^2 (sigma / pixel)^2 (s^2 - s)), is to be below e^-7.
     """
     s, unit = 1, 2 * (np.pi * sigma_A / pixel_A) ** 2
-    while unit * (s * s - s) < 10:
+    while unit * (s * s - s) < 7:
         s += 1
     return s
 

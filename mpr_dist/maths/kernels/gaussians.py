@@ -17,10 +17,15 @@ def _profile(x, sigma, n, values):  # type: ignore[no-untyped-def]
     """Samples of a unit-area Gaussian at centre x (grid units) inside 0..n-1: first index and how many."""
     first = max(int(np.ceil(x - CUT_SIGMAS * sigma)), 0)
     last = min(int(np.floor(x + CUT_SIGMAS * sigma)), n - 1)
-    norm = 1.0 / (np.sqrt(2.0 * np.pi) * sigma)
-    for i in range(first, last + 1):
-        d = (i - x) / sigma
-        values[i - first] = norm * np.exp(-0.5 * d * d)
+    # exp(-(d + h)^2 / 2) = exp(-d^2 / 2) exp(-d h - h^2 / 2), and that factor falls by exp(-h^2) at every step
+    h = 1.0 / sigma
+    d = (first - x) * h
+    value = h / np.sqrt(2.0 * np.pi) * np.exp(-0.5 * d * d)
+    factor, fall = np.exp(-d * h - 0.5 * h * h), np.exp(-h * h)
+    for i in range(last - first + 1):
+        values[i] = value
+        value *= factor
+        factor *= fall
     return first, last - first + 1
 
 
