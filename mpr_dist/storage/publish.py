@@ -135,11 +135,14 @@ def publish_directory(temporary: Path, final: Path) -> bool:
     return True
 
 
-def clean_litter(directory: Path) -> int:
-    """Remove what killed writers left under temporary names; call only where nobody writes. Returns their number."""
+def clean_litter(directory: Path, spare: str = "") -> int:
+    """Remove what killed writers left under temporary names; call only where nobody writes. Returns their number.
+
+    Temporaries of the file named ``spare`` stay: others may be about to publish that one.
+    """
     if not directory.is_dir():
         return 0
-    litter = [path for path in directory.iterdir() if is_temporary(path)]
+    litter = [p for p in directory.iterdir() if is_temporary(p) and not (spare and p.name.endswith(f"-{spare}"))]
     for path in litter:
         if path.is_dir():
             disk().remove_tree(path)

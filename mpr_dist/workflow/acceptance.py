@@ -77,6 +77,21 @@ class Acceptance:
         series = {name: value for manifest in self.partials.values() for name, value in manifest.series.items()}
         return replace(self._expected, series=series)
 
+    def overtaken(self) -> dict[str, str]:
+        """Accepted partials whose parameters are no longer those published, with the reason.
+
+        Workers of a run that was killed may outlive it for a while, and still write.
+        """
+        found: dict[str, str] = {}
+        for name, manifest in self.partials.items():
+            changed = self._changed(manifest)
+            if changed:
+                found[name] = f"its parameters were published again, differently: {', '.join(changed[:3])}"
+        return found
+
+    def _changed(self, manifest: Manifest) -> list[str]:
+        return sorted(n for n, value in manifest.series.items() if published_hash(self._files.series(n)) != value)
+
     def _accepted_before(self) -> list[str]:
         known: dict[str, None] = {}
         for record in self._ledger.records:
@@ -114,7 +129,7 @@ class Acceptance:
         twice = sorted(set(manifest.series) & self.series)
         if twice:
             return f"contains tilt series that are counted already: {', '.join(twice[:3])}"
-        changed = [n for n, value in manifest.series.items() if published_hash(self._files.series(n)) != value]
+        changed = self._changed(manifest)
         if changed:
-            return f"made with parameters that are not the published ones: {', '.join(sorted(changed)[:3])}"
+            return f"made with parameters that are not the published ones: {', '.join(changed[:3])}"
         return None

@@ -88,7 +88,9 @@ class IterationDriver:
         return Manifest({}, self.context.exponent, self.context.settings_hash, mpr_dist.__version__, self.shapes)
 
     def _clean(self) -> None:
-        for directory in (self.files.series_directory, self.files.partials, self.files.references):
+        files = self.files
+        species = [files.species(each.name).directory for each in self.population.species]
+        for directory in (files.root, files.series_directory, files.partials, files.references, *species):
             clean_litter(directory)
 
     def _prepare(self) -> None:
@@ -126,9 +128,10 @@ class IterationDriver:
                 total = self.accepted.total()
                 damaged = merge(self.tools.executor, self.files, paths, total, self.tools.stop)
             self._end_if_stopped()
-            for path, why in damaged.items():
-                self._reject(path.name, why)
-            if not damaged:
+            unusable = {path.name: why for path, why in damaged.items()} or self.accepted.overtaken()
+            for name, why in unusable.items():
+                self._reject(name, why)
+            if not unusable:
                 self.ledger.append("merge", partials=len(paths), series=len(total.series))
                 return
 

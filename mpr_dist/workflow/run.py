@@ -16,7 +16,7 @@ from mpr_dist.errors import InputError, Interrupted, PopulationError
 from mpr_dist.model.population import Population
 from mpr_dist.storage.lock import locked
 from mpr_dist.storage.population import advance, load_population
-from mpr_dist.storage.publish import disk, publish_json, temporary_beside
+from mpr_dist.storage.publish import clean_litter, disk, publish_json, temporary_beside
 from mpr_dist.workflow.iteration import IterationDriver, Tools
 from mpr_dist.workflow.run_settings import RunSettings
 from mpr_dist.workflow.science import Science
@@ -50,7 +50,10 @@ def run(
     def say(text: str) -> None:
         events.tell(listeners, events.Message(text))
 
+    path = load_population(path).path  # before anything is written: is this a population at all?
     with locked(path, say), StopRequest(say) as stop:
+        clean_litter(path, spare="LOCK")
+        clean_litter(path / "iterations")
         population = _heal(load_population(path), say)
         _check(population)
         if restart:

@@ -238,6 +238,15 @@ def test_the_driver_is_killed_and_run_again(tmp_path: Path, expected: dict[str, 
     assert _same(population, expected)
 
 
+def test_what_is_no_population_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-mine").write_text("")
+    with pytest.raises(PopulationError, match="does not exist"):
+        run(tmp_path, FakeScience(tmp_path), SETTINGS, InlineExecutor())
+    with pytest.raises(PopulationError, match="does not exist"):
+        run(tmp_path / "nowhere", FakeScience(tmp_path), SETTINGS, InlineExecutor())
+    assert [p.name for p in tmp_path.iterdir()] == [".tmp-mine"]
+
+
 def test_other_settings_do_not_continue_an_unfinished_iteration(tmp_path: Path, expected: dict[str, str]) -> None:
     population = make_population(tmp_path)
     with pytest.raises(MprError, match="every one"):
