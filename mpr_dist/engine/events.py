@@ -56,6 +56,16 @@ class StageFinished(Event):
 
 
 @dataclass(frozen=True)
+class SeriesRefined(Event):
+    """Its parameters are published; it counts (SeriesDone) when the partial of its batch is accepted."""
+
+    iteration: int
+    series: str
+    cost: float
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
 class SeriesDone(Event):
     """``cost`` in the units of the plan (particle images); ``reused`` parameters were refined before."""
 
@@ -162,27 +172,33 @@ class Console:
         self._stream = stream or sys.stderr
         self._eta = Eta(clock)
         self._series = 0
-        self._seen = 0
+        self._seen: set[str] = set()
         self._bar: Any = None
         self._task: Any = None
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, WorkBegins):
             self._eta.begin(event.cost)
-            self._series, self._seen = event.series, 0
+            self._series = event.series
+            self._seen.clear()
             self._open_bar(event)
-        if isinstance(event, SeriesDone | SeriesFailed):
-            self._seen += 1
-            self._eta.add(event.cost)
-        line = describe(event)
-        if isinstance(event, SeriesDone | SeriesFailed):
-            line = f"{line}  [{self._seen}/{self._series}{self._left()}]"
-        if line:
+        if isinstance(event, SeriesRefined | SeriesDone | SeriesFailed):
+            self._about_series(event)
+        elif line := describe(event):
             self._write(line)
-        if self._bar is not None and isinstance(event, SeriesDone | SeriesFailed):
-            self._bar.update(self._task, completed=self._seen, left=self._left())
         if isinstance(event, StageFinished) and event.stage == "refine":
             self.close()
+
+    def _about_series(self, event: SeriesRefined | SeriesDone | SeriesFailed) -> None:
+        """A series is told of once, as soon as anything is known; of its failure always."""
+        is_news = event.series not in self._seen
+        if is_news:
+            self._seen.add(event.series)
+            self._eta.add(event.cost)
+        if is_news or isinstance(event, SeriesFailed):
+            self._write(f"{describe(event)}  [{len(self._seen)}/{self._series}{self._left()}]")
+        if self._bar is not None:
+            self._bar.update(self._task, completed=len(self._seen), left=self._left())
 
     def close(self) -> None:
         if self._bar is not None:
@@ -191,7 +207,7 @@ class Console:
 
     def _left(self) -> str:
         left = self._eta.seconds_left
-        return "" if left is None or self._seen >= self._series else f", about {duration(left)} left"
+        return "" if left is None or len(self._seen) >= self._series else f", about {duration(left)} left"
 
     def _write(self, line: str) -> None:
         if self._bar is not None:
@@ -227,9 +243,10 @@ def describe(event: Event) -> str:
             return f"{population}: iterations {first:03d} to {last:03d}, engine {engine}, workers: {workers}"
         case IterationStarted(iteration, series, done):
             return f"iteration {iteration:03d}: {series} series" + (f", {done} of them done before" if done else "")
+        case SeriesRefined(_, series, _, numbers):
+            return f"  {series}: refined{_values(numbers)}"
         case SeriesDone(_, series, _, seconds, reused, numbers):
-            values = "".join(f", {key} {value:.4g}" for key, value in sorted(numbers.items()))
-            return f"  {series}: {'parameters kept, ' if reused else ''}{duration(seconds)}{values}"
+            return f"  {series}: {'parameters kept, ' if reused else ''}{duration(seconds)}{_values(numbers)}"
         case SeriesFailed(_, series, _, reason):
             return f"  {series}: LEFT OUT: {reason}"
         case PartialRejected(_, partial, reason):
@@ -243,6 +260,10 @@ def describe(event: Event) -> str:
             return f"iteration {iteration:03d}: finished, {done} series{left_out}, {duration(seconds)}"
         case _:
             return ""
+
+
+def _values(numbers: dict[str, float]) -> str:
+    return "".join(f", {key} {value:.4g}" for key, value in sorted(numbers.items()))
 
 
 def duration(seconds: float) -> str:

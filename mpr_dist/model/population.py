@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mpr_dist.errors import PopulationError
@@ -68,8 +69,12 @@ class SpeciesFiles:
     def name(self) -> str:
         return self.species.name
 
+    @cached_property
+    def _counts(self) -> dict[str, int]:
+        return dict(self.particles)
+
     def particles_in(self, series: str) -> int:
-        return dict(self.particles).get(series, 0)
+        return self._counts.get(series, 0)
 
 
 @dataclass(frozen=True)

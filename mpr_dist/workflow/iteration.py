@@ -7,6 +7,7 @@ anew. Sums are integers, so none of this changes a bit of the result.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from mpr_dist.workflow.run_settings import RunSettings
 from mpr_dist.workflow.science import Context, FinishJob, Science, SeriesJob, Shape
 from mpr_dist.workflow.stopping import StopRequest
 from mpr_dist.workflow.tasks import Batch, BatchOutcome, reason, run_batch, run_finish, run_prepare
+from mpr_dist.workflow.watching import watching
 
 T = TypeVar("T")
 
@@ -60,6 +62,7 @@ class IterationDriver:
         tools.stop.watch(self.files.stop)
         self.settings_hash = settings.begin(self.files, tools.science.version, is_first)
         self.listeners: tuple[events.Listener, ...] = (*tools.listeners, events.JsonLines(self.files.events))
+        self._telling = threading.Lock()  # the watch tells from a thread of its own
         self.ledger = Ledger(self.files.ledger)
         inputs = species_inputs(population, number)
         self.context = Context(number, is_first, settings.refine, settings.exponent, self.settings_hash, inputs)
@@ -142,17 +145,21 @@ class IterationDriver:
             return
         with self._stage("refine", len(pending)):
             self._tell(events.WorkBegins(self.files.number, len(pending), sum(cost[name] for name in pending)))
-            while pending and not self.tools.stop():
-                work = partial(run_batch, self.tools.science)
-                for done in self.tools.executor.map_unordered(work, self._until_stopped(self._batches(pending, cost))):
-                    if done.error is None:
-                        self._take(done.unwrap(), cost)
-                    elif len(done.item.jobs) > 1:
-                        # One of them brought the batch down; on its own it will be known by name.
-                        self.alone.update(done.item.names)
-                    else:
-                        self._fail(done.item.names[0], reason(done.error), cost)
-                pending = self._pending_without_hopeless(cost)
+            with watching(self.files, pending, cost, self._tell):
+                self._dispatch(pending, cost)
+
+    def _dispatch(self, pending: list[str], cost: dict[str, float]) -> None:
+        while pending and not self.tools.stop():
+            work = partial(run_batch, self.tools.science)
+            for done in self.tools.executor.map_unordered(work, self._until_stopped(self._batches(pending, cost))):
+                if done.error is None:
+                    self._take(done.unwrap(), cost)
+                elif len(done.item.jobs) > 1:
+                    # One of them brought the batch down; on its own it will be known by name.
+                    self.alone.update(done.item.names)
+                else:
+                    self._fail(done.item.names[0], reason(done.error), cost)
+            pending = self._pending_without_hopeless(cost)
 
     def _pending_without_hopeless(self, cost: dict[str, float]) -> list[str]:
         """Series that are neither counted nor failed; one that was done often enough and never counted fails here."""
@@ -248,7 +255,8 @@ class IterationDriver:
         )
 
     def _tell(self, event: events.Event) -> None:
-        events.tell(self.listeners, event)
+        with self._telling:
+            events.tell(self.listeners, event)
 
     @contextmanager
     def _stage(self, stage: str, tasks: int) -> Iterator[None]:

@@ -40,6 +40,17 @@ def test_time_left_is_said_only_when_something_is_known() -> None:
     assert lines[2] == "  TS_02: parameters kept, 4 min  [3/3]"
 
 
+def test_a_series_is_told_of_once() -> None:
+    out = io.StringIO()
+    console = events.Console(out)
+    console(events.WorkBegins(1, 2, cost=2.0))
+    console(events.SeriesRefined(1, "TS_01", 1.0, {"passes": 7.0}))
+    console(events.SeriesDone(1, "TS_01", 1.0, 60.0, False, {}))
+    console(events.SeriesDone(1, "TS_02", 1.0, 60.0, True, {}))
+    lines = [line.split(",")[0].split("  [")[0] for line in out.getvalue().splitlines()]
+    assert lines == ["  TS_01: refined", "  TS_02: parameters kept"]
+
+
 def test_on_a_terminal_there_is_a_bar() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

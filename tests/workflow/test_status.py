@@ -16,6 +16,7 @@ from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import Interrupted
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.population import load_population
+from mpr_dist.workflow import watching
 from mpr_dist.workflow.plan import plan
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
@@ -65,3 +66,16 @@ def test_the_plan_is_what_the_run_does(tmp_path: Path) -> None:
     run(population.path, FakeScience(tmp_path / "calls"), SETTINGS, InlineExecutor(), (heard.append,))
     assert len([e for e in heard if isinstance(e, PartialAccepted)]) == len(made.batches)
     assert "9, 27 tilts" in str(made)
+
+
+def test_progress_within_a_batch_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A series is told of when it is refined, before its batch has ended; one that was there before is not."""
+    monkeypatch.setattr(watching, "SECONDS", 0.02)
+    population = make_population(tmp_path, series=6)
+    heard: list[Event] = []
+    science = FakeScience(tmp_path / "calls", seconds=0.1)
+    run(population.path, science, SETTINGS, InlineExecutor(), (heard.append,))
+    kinds = [type(event).__name__ for event in heard]
+    first_batch = kinds.index("PartialAccepted")
+    assert "SeriesRefined" in kinds[:first_batch]
+    assert 4 <= kinds.count("SeriesRefined") <= 6
