@@ -132,6 +132,14 @@ def last_iteration_with(population: Population, series: str, before: int) -> int
     return 0
 
 
+def last_iteration_with_maps(population: Population, species: str, before: int) -> int:
+    """The latest iteration before ``before`` with half-maps of ``species``; 0 for one that was added later."""
+    for iteration in range(before - 1, 0, -1):
+        if population.files(iteration).species(species).half1.exists():
+            return iteration
+    return 0
+
+
 def write_table(path: Path, table: Mapping[str, Any]) -> None:
     disk().mkdir(path.parent)
     publish_text(path, tomli_w.dumps({"format_version": FORMAT_VERSION, **table}))

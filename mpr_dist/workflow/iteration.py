@@ -26,7 +26,7 @@ from mpr_dist.storage.accumulators import Manifest
 from mpr_dist.storage.ledger import Ledger
 from mpr_dist.storage.publish import clean_litter, disk, publish_json
 from mpr_dist.workflow.acceptance import Acceptance
-from mpr_dist.workflow.jobs import prepare_jobs, series_cost, series_jobs, species_inputs
+from mpr_dist.workflow.jobs import prepare_jobs, series_cost, series_jobs, species_hash, species_inputs
 from mpr_dist.workflow.merge import merge
 from mpr_dist.workflow.references import keep_reference, kept_reference
 from mpr_dist.workflow.run_settings import RunSettings
@@ -60,11 +60,12 @@ class IterationDriver:
         for directory in (self.files.series_directory, self.files.partials, self.files.references):
             disk().mkdir(directory)
         tools.stop.watch(self.files.stop)
-        self.settings_hash = settings.begin(self.files, tools.science.version, is_first)
+        asked = settings.begin(self.files, tools.science.version, is_first)
         self.listeners: tuple[events.Listener, ...] = (*tools.listeners, events.JsonLines(self.files.events))
         self._telling = threading.Lock()  # the watch tells from a thread of its own
         self.ledger = Ledger(self.files.ledger)
         inputs = species_inputs(population, number)
+        self.settings_hash = sha256((asked + species_hash(inputs)).encode()).hexdigest()
         self.context = Context(number, is_first, settings.refine, settings.exponent, self.settings_hash, inputs)
         self.shapes: dict[str, Shape] = {i.name: tools.science.footprint(i.species).accumulator_shape for i in inputs}
         self.failed: dict[str, str] = {}

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from hashlib import sha256
 
+from mpr_dist.errors import PopulationError
 from mpr_dist.model.population import IterationFiles, Population, SeriesEntry
-from mpr_dist.storage.population import last_iteration_with
+from mpr_dist.storage.population import last_iteration_with, last_iteration_with_maps
 from mpr_dist.workflow.science import Context, PrepareJob, SeriesJob, SpeciesInput
 
 
 def species_inputs(population: Population, iteration: int) -> tuple[SpeciesInput, ...]:
-    """Every species with the maps of the iteration before ``iteration``."""
-    before = population.files(iteration - 1)
-    return tuple(SpeciesInput(files.species, files.mask, before.species(files.name)) for files in population.species)
+    """Every species with its latest maps from before ``iteration``."""
+    found = []
+    for files in population.species:
+        last = last_iteration_with_maps(population, files.name, iteration)
+        found.append(SpeciesInput(files.species, files.mask, population.files(last).species(files.name)))
+    return tuple(found)
+
+
+def species_hash(inputs: tuple[SpeciesInput, ...]) -> str:
+    """What the species are, their masks included; their maps never change once they are there."""
+    masks = [_mask_hash(each) for each in inputs]
+    maps = [each.previous.directory.parts[-3:] for each in inputs]
+    return sha256(json.dumps([[asdict(each.species) for each in inputs], masks, maps]).encode()).hexdigest()
+
+
+def _mask_hash(species: SpeciesInput) -> str:
+    if species.mask is None:
+        return ""
+    try:
+        return sha256(species.mask.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PopulationError(
+            f"species {species.name}: its mask {species.mask} cannot be read ({error.strerror}); "
+            "restore it or set another with mpr-dist species update-mask"
+        ) from error
 
 
 def prepare_jobs(context: Context, files: IterationFiles) -> list[PrepareJob]:

@@ -51,7 +51,7 @@ def run(
         events.tell(listeners, events.Message(text))
 
     path = load_population(path).path  # before anything is written: is this a population at all?
-    with locked(path, say), StopRequest(say) as stop:
+    with locked(path, say), StopRequest() as stop:
         clean_litter(path, spare="LOCK")
         clean_litter(path / "iterations")
         population = _heal(load_population(path), say)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -18,10 +18,9 @@ class StopRequest:
     As a context manager it listens to Ctrl-C and SIGTERM (only in the main thread can a program listen).
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self) -> None:
         self._asked = False
         self._file: Path | None = None
-        self._say = say
         self._old: dict[int, Any] = {}
 
     def watch(self, file: Path) -> None:
@@ -53,4 +52,5 @@ class StopRequest:
         if self._asked:
             raise KeyboardInterrupt
         self.ask()
-        self._say(STOP_TEXT)
+        # Not through the listeners: the signal may have come while one of them was writing.
+        os.write(2, f"\n{STOP_TEXT}\n".encode())

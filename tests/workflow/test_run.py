@@ -23,11 +23,12 @@ from mpr_dist.engine.executor import Executor
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.engine.local import LocalExecutor
 from mpr_dist.errors import Interrupted, MprError, PopulationError
-from mpr_dist.model.population import Population
+from mpr_dist.model.population import Population, SpeciesFiles
 from mpr_dist.model.settings import RefineSettings
+from mpr_dist.model.species import Species
 from mpr_dist.storage.accumulators import read_accumulator, verify
 from mpr_dist.storage.ledger import read_ledger
-from mpr_dist.storage.population import load_population
+from mpr_dist.storage.population import add_species, load_population
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
 
@@ -186,6 +187,25 @@ def test_a_changed_byte_in_a_partial_is_noticed_and_mended(tmp_path: Path, expec
     assert _same(population, expected)
 
 
+def test_parameters_written_again_by_a_straggler_are_noticed(tmp_path: Path, expected: dict[str, str]) -> None:
+    """Workers of a killed run may outlive it: what they overwrite is refined and added up again."""
+    population = make_population(tmp_path)
+    overwritten: list[str] = []
+
+    def straggler(event: Event) -> None:
+        if type(event).__name__ == "PartialAccepted" and not overwritten:
+            files = population.files(1)
+            name = next(iter(verify(files.partials / event.partial).series))  # type: ignore[attr-defined]
+            files.series(name).xml.write_text("something else")
+            overwritten.append(name)
+
+    run(population.path, FakeScience(tmp_path / "calls"), SETTINGS, InlineExecutor(), (straggler,))
+    (record,) = (r for r in read_ledger(population.files(1).ledger) if r["kind"] == "reject")
+    assert overwritten[0] in record["reason"]
+    assert calls(tmp_path / "calls", "refine").count(overwritten[0]) == 3
+    assert _same(population, expected)
+
+
 def _drive(directory: Path, engine: str, workers: int, seconds: float) -> subprocess.Popen[str]:
     command = [sys.executable, str(Path(__file__).parent / "drive.py"), str(directory), engine, str(workers)]
     return subprocess.Popen([*command, str(seconds)], stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -258,6 +278,25 @@ def test_other_settings_do_not_continue_an_unfinished_iteration(tmp_path: Path, 
     run(population.path, science, other, InlineExecutor(), restart=True)
     assert load_population(population.path).iteration == 2
     assert not _same(population, expected)
+
+
+def test_a_species_changed_or_added_in_an_unfinished_iteration(tmp_path: Path) -> None:
+    """Nothing made for the old state is used again; the result is that of a fresh population."""
+    population = make_population(tmp_path, series=3)
+    with pytest.raises(MprError, match="every one"):
+        _run(population, fail=("TS_00", "TS_01", "TS_02"))
+    table = population.path / "species" / "apo" / "species.toml"
+    table.write_text(table.read_text().replace("diameter_A = 10.0", "diameter_A = 11.0"))
+    added = SpeciesFiles(Species("late", 1.0, 12, 10.0), None, (("TS_00", 5),))
+    population = add_species(load_population(population.path), added)
+    maps = population.files(0).species("late")
+    maps.directory.mkdir()
+    maps.half1.write_text("3")
+    maps.half2.write_text("4")
+    prepared = len(calls(tmp_path / "calls", "prepare"))
+    assert _run(population).iteration == 2
+    assert len(calls(tmp_path / "calls", "prepare")) == prepared + 6
+    assert sorted(json.loads(population.files(2).done.read_text())["resolution_A"]) == ["apo", "late", "ribo"]
 
 
 def test_a_driver_killed_after_done_is_healed(tmp_path: Path, expected: dict[str, str]) -> None:
