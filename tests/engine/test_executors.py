@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import tasks
+import engine_tasks as tasks
 
 from mpr_dist.engine.executor import Executor, WorkerDied
 from mpr_dist.engine.inline import InlineExecutor
