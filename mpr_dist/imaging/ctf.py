@@ -13,6 +13,7 @@ import numpy as np
 from mpr_dist.imaging.geometry import grid_at
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.model.warp import CubicGrid
 from mpr_dist.units import A_PER_MM, A_PER_UM, F64
 
 
@@ -68,12 +69,15 @@ def ctf(optics: Optics, qx: F64, qy: F64, defocus_um: float, delta_um: float, an
 
 
 def tilt_bfactors_A2(series: TiltSeries) -> F64:
-    """(tilts,) B-factors: -4 dose, or the fitted ones, which may not damp less than -3 dose (Warp's rule)."""
+    """(tilts,) B-factors: -4 dose, or the fitted ones as they are stored.
+
+    M damps by at least -3 dose whatever was fitted; a fit with a prior and an error bar needs no such clamp.
+    """
     w = series.weights
     if w.bfactor.is_trivial:
         b = -4.0 * series.dose
     else:
-        b = np.minimum(_at_centre(series, w.bfactor.values, w.bfactor.margins), -3.0 * series.dose)
+        b = _at_centre(series, w.bfactor)
     return np.asarray(b)
 
 
@@ -82,14 +86,12 @@ def tilt_scales(series: TiltSeries) -> F64:
     w = series.weights
     if w.weight.is_trivial:
         return np.cos(np.deg2rad(series.angle_deg))
-    return _at_centre(series, w.weight.values, w.weight.margins) * w.series_weight
+    return _at_centre(series, w.weight) * w.series_weight
 
 
-def _at_centre(series: TiltSeries, values: F64, margins: tuple[float, float, float]) -> F64:
-    from mpr_dist.model.warp import CubicGrid
-
+def _at_centre(series: TiltSeries, grid: CubicGrid) -> F64:
     half = np.full(series.n_tilts, 0.5)
-    return grid_at(CubicGrid(values, margins), half, half, series.tilt_position)
+    return grid_at(grid, half, half, series.tilt_position)
 
 
 def delocalisation_A(optics: Optics, defocus_um: float, q_max: float) -> float:

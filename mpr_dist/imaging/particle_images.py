@@ -100,7 +100,7 @@ class KernelTables:
     """What the kernels need besides images and poses, in float32.
 
     Attributes:
-        tables: (8, samples): qx qy (1/A), kx ky (grid units), a2, cos 2 theta, sin 2 theta, 0.
+        tables: (8, samples): qx qy (1/A), kx ky (grid units), a2, cos 2 theta, sin 2 theta, q^2/4.
         fixed: (tilts, samples) turns; astig: (tilts, 2) A.
         weight: (tilts, samples) dose envelope / noise amplitude, at amplitude scale 1.
     """
@@ -120,10 +120,10 @@ def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, 
     terms = ctf_terms(series, s.qx, s.qy)
     to_grid = grid_px * species.pixel_size_A
     tables = np.zeros((8, len(s.kx)), np.float32)
-    rows = (s.qx, s.qy, s.qx * to_grid, s.qy * to_grid, terms.a2, terms.cos2, terms.sin2)
+    q2 = s.qx**2 + s.qy**2
+    rows = (s.qx, s.qy, s.qx * to_grid, s.qy * to_grid, terms.a2, terms.cos2, terms.sin2, q2 / 4)
     for i, row in enumerate(rows):
         tables[i] = row
-    q2 = s.qx**2 + s.qy**2
     envelope = np.exp(0.25 * tilt_bfactors_A2(series)[:, None] * q2)
     amplitude = envelope / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px)
     return KernelTables(

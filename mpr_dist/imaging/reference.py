@@ -50,7 +50,7 @@ def wiener_filter(curves: FscCurves) -> F64:
     2 FSC / (1 + FSC) would belong to the average of both halves and make the model too strong.
     """
     gain = np.clip(curves.corrected, 0.0, 1.0)
-    limit = 1 / (curves.resolution_A * curves.pixel_size_A) * curves.box_px
+    limit = curves.box_px * curves.pixel_size_A / curves.resolution_A
     gain[np.arange(len(gain)) > np.ceil(limit)] = 0.0
     return np.asarray(gain)
 

@@ -47,20 +47,21 @@ def solve(equations: NormalEquations, damping: float = 0.0) -> tuple[F64, F64]:
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """Inverse of the undamped normal matrix, by blocks: (n, n) for the dense part, (points, k, k) per point."""
+    """Inverse of the undamped normal matrix, by blocks: s (n, n), sp (n, points, k), p (points, k, k)."""
 
     s: F64
+    sp: F64
     p: F64
 
 
 def covariance(equations: NormalEquations) -> Covariance:
     """Diagonal blocks of the inverse of the whole matrix."""
     if not equations.p.size:
-        return Covariance(np.linalg.inv(equations.s), equations.p)
+        return Covariance(np.linalg.inv(equations.s), np.zeros_like(equations.b), equations.p)
     p_inverse = np.linalg.inv(equations.p)
     n, points, k = equations.b.shape
     coupled = np.einsum("npk,pkl->npl", equations.b, p_inverse)
     reduced = equations.s - coupled.reshape(n, -1) @ equations.b.reshape(n, -1).T
     dense = np.asarray(cho_solve(cho_factor(reduced, lower=True), np.eye(n)))
     spread = (dense @ coupled.reshape(n, -1)).reshape(n, points, k)
-    return Covariance(dense, p_inverse + np.einsum("npk,npl->pkl", coupled, spread))
+    return Covariance(dense, -spread, p_inverse + np.einsum("npk,npl->pkl", coupled, spread))

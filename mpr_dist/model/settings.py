@@ -16,7 +16,6 @@ class Priors:
     position_A: float = 5.0
     orientation_deg: float = 3.0
     defocus_A: float = 300.0
-    log_scale: float = 0.3
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How the local parameters of every image depend on the parameters of the model.
 
-Local: shift of the particle in the image (A), rotation vector of its view in the image frame (rad), defocus (A), and
-the log of the amplitude scale. All derivatives are exact at the state they are taken at.
+Local: shift of the particle in the image (A), rotation vector of its view in the image frame (rad), defocus (A),
+B-factor (A^2), and the log of the amplitude scale. All derivatives are exact at the state they are taken at.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.refinement.layout import POSE_SIZE, Layout
 from mpr_dist.units import F64
 
-N_LOCAL = 7
+N_LOCAL = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Jacobian:
     """Attributes:
-    series: (tilts, particles, 7, parameters per tilt), columns in the order of ``Layout.columns``.
-    pose: (tilts, particles, 7, 6).
+    series: (tilts, particles, 8, parameters per tilt), columns in the order of ``Layout.columns``.
+    pose: (tilts, particles, 8, 6).
     """
 
     series: F64
@@ -54,8 +54,10 @@ def _series_block(
         block[:, :, 2:5] = np.deg2rad(_stage_axes(series, n_p))
     elif name == "defocus":
         block[:, :, 5, 0] = 1.0
-    else:
+    elif name == "bfactor":
         block[:, :, 6, 0] = 1.0
+    else:
+        block[:, :, 7, 0] = 1.0
     return block
 
 

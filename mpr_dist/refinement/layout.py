@@ -22,7 +22,7 @@ class Layout:
     """Attributes:
     n_tilts: of the series.
     image_warp: nodes (width, height) per tilt, or None.
-    stage_angles, defocus: classes of 3 and 1 values per tilt; the log of the amplitude scale is always there.
+    stage_angles, defocus: classes of 3 and 1 values per tilt. B-factor and log of the amplitude scale are always there.
     poses: whether positions and orientations are refined.
     """
 
@@ -45,6 +45,7 @@ class Layout:
             "image_warp_y": nodes,
             "stage_angles": 3 if self.stage_angles else 0,
             "defocus": 1 if self.defocus else 0,
+            "bfactor": 1,
             "log_scale": 1,
         }
         return {name: width for name, width in all_classes.items() if width}

@@ -7,7 +7,7 @@ and its Gauss-Newton matrix is the Fisher information. Priors are Gaussian; the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from mpr_dist.imaging.particle_images import KernelTables, ParticleImages, kerne
 from mpr_dist.imaging.reference import Reference
 from mpr_dist.maths.kernels.compare import N_LOCAL as N_KERNEL
 from mpr_dist.maths.kernels.compare import N_OUT, compare
-from mpr_dist.maths.solve import NormalEquations
+from mpr_dist.maths.solve import NormalEquations, covariance
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
@@ -28,6 +28,7 @@ from mpr_dist.refinement.state import State, pose_offsets, series_offsets
 from mpr_dist.units import A_PER_UM, F64
 
 _UPPER = np.triu_indices(N_KERNEL)
+BFACTOR = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Products:
     """Inner products of the images with the model at scale 1 and its local derivatives (kernels/compare.py).
 
     Attributes:
-        xm, mm: (particles, tilts); xd, md: (particles, tilts, 6); dd: (particles, tilts, 6, 6).
+        xm, mm: (particles, tilts); xd, md: (particles, tilts, 7); dd: (particles, tilts, 7, 7).
     """
 
     xm: F64
@@ -93,6 +94,9 @@ class Evaluation:
     likelihood, objective: log-likelihood, and with the log prior.
     equations: normal equations of the whole problem (prior included).
     xm, mm: (tilts,) sums over particles at scale 1.
+    series_information: (tilts, parameters per tilt, same) what the images of each tilt say about its own parameters.
+    pose_information: (tilts, points, 6, 6) what each tilt adds to the normal matrix of every pose.
+    steepness: (tilts,) d log(information) / d B of each tilt, A^-2.
     """
 
     likelihood: float
@@ -100,10 +104,41 @@ class Evaluation:
     equations: NormalEquations
     xm: F64
     mm: F64
+    series_information: F64
+    pose_information: F64
+    steepness: F64
+
+
+@dataclass(frozen=True, eq=False)
+class Occam:
+    """Cost of amplitude in tilts whose geometry is fitted to the same images.
+
+    The marginal likelihood of scale and B-factor (Laplace's approximation over the geometry) differs from the joint one
+    by -1/2 log det H. A tilt that determines d of its n geometric parameters at (s0, B0) contributes about
+        -n/2 log(1 + r x),   x = (s / s0)^2 exp(steepness (B - B0)),   r = d / (n - d)
+    which has the right slope, -d/2 per unit of log x, and vanishes with the signal. Without it weak tilts look stronger
+    the more is fitted to their noise, and every standard deviation comes out too small.
+
+    Attributes:
+        n: (tilts,) parameters; r: (tilts,); steepness: (tilts,) d log(information) / d B, A^-2.
+        log_scale, bfactor: (tilts,) where they were taken.
+    """
+
+    n: F64
+    r: F64
+    steepness: F64
+    log_scale: F64
+    bfactor: F64
+
+    def at(self, state: State) -> tuple[float, F64, F64]:
+        """Value, and per tilt the slope and curvature with respect to log x."""
+        change = state.series.weights.bfactor.values.ravel() - self.bfactor
+        rx = self.r * np.exp(np.minimum(2 * (state.log_scale - self.log_scale) + self.steepness * change, 50.0))
+        return -0.5 * float((self.n * np.log1p(rx)).sum()), -0.5 * self.n * rx / (1 + rx), 0.5 * self.n * rx / (1 + rx) ** 2
 
 
 def evaluate(
-    state: State, origin: State, layout: Layout, prior: Precision, data: tuple[SpeciesData, ...]
+    state: State, origin: State, layout: Layout, prior: Precision, data: tuple[SpeciesData, ...], occam: Occam | None
 ) -> Evaluation:
     """Value, gradient and normal matrix at a state; one pass over the images. origin: the prior's centre."""
     passes = [products(state.series, p, d) for p, d in zip(state.particles, data, strict=True)]
@@ -115,16 +150,73 @@ def evaluate(
     xm = sum((product.xm.sum(0) for product, _ in passes), np.zeros(layout.n_tilts))
     mm = sum((product.mm.sum(0) for product, _ in passes), np.zeros(layout.n_tilts))
     likelihood = float((2 * scale * xm - scale**2 * mm).sum())
-    equations = _assemble(scale, [product for product, _ in passes], jacobians, layout)
+    equations, series_information, pose_information = _assemble(scale, [product for product, _ in passes], jacobians, layout)
     offset = series_offsets(state, origin, layout)
     equations, log_prior = _add_prior(equations, offset, prior)
+    log_prior += _add_occam(equations, state, layout, occam)
     if layout.poses:
         pairs = zip(state.particles, origin.particles, strict=True)
         poses = np.concatenate([pose_offsets(p, q) for p, q in pairs])
         log_prior -= 0.5 * float((poses**2 * prior.pose).sum())
         p = equations.p + np.diag(prior.pose)
         equations = NormalEquations(equations.s, equations.b, p, equations.g, equations.h - poses * prior.pose)
-    return Evaluation(likelihood, likelihood + log_prior, equations, xm, mm)
+    return Evaluation(
+        likelihood, likelihood + log_prior, equations, xm, mm, series_information, pose_information, _steepness([p for p, _ in passes])
+    )
+
+
+def _steepness(passes: list[Products]) -> F64:
+    # shifts carry information in proportion to q^2 |m|^2, so one more factor of 2 q^2/4 weighs it by <dB,dB> / <m,dB>
+    above = sum((p.dd[:, :, BFACTOR, BFACTOR].sum(0) for p in passes), np.zeros(passes[0].xm.shape[1]))
+    below = sum((p.md[:, :, BFACTOR].sum(0) for p in passes), np.zeros(passes[0].xm.shape[1]))
+    return np.divide(2 * above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def _add_occam(equations: NormalEquations, state: State, layout: Layout, occam: Occam | None) -> float:
+    if occam is None:
+        return 0.0
+    value, slope, curvature = occam.at(state)
+    scale = np.arange(*layout.slices["log_scale"].indices(layout.n_series))
+    bfactor = np.arange(*layout.slices["bfactor"].indices(layout.n_series))
+    equations.g[scale] += 2 * slope
+    equations.g[bfactor] += occam.steepness * slope
+    equations.s[scale, scale] += 4 * curvature
+    equations.s[bfactor, bfactor] += occam.steepness**2 * curvature
+    equations.s[scale, bfactor] += 2 * occam.steepness * curvature
+    equations.s[bfactor, scale] += 2 * occam.steepness * curvature
+    return value
+
+
+def occam_at(state: State, evaluation: Evaluation, layout: Layout) -> Occam:
+    """Cost of amplitude around a state, from the information its images carry."""
+    poses = sum(len(p) for p in state.particles) * POSE_SIZE if layout.poses else 0
+    n = np.full(layout.n_tilts, sum(layout.widths.values()) - 2 + poses / layout.n_tilts)
+    d = np.clip(effective_parameters(evaluation, layout), 0.0, 0.95 * n)
+    bfactor = state.series.weights.bfactor.values.ravel()
+    return Occam(n, d / np.maximum(n - d, 1e-9), evaluation.steepness, state.log_scale, bfactor)
+
+
+def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
+    """(tilts,) how many geometric parameters the images of each tilt determine: trace(covariance x its information)."""
+    e = evaluation.equations
+    geometric = np.ones(layout.n_series, bool)
+    for name in ("bfactor", "log_scale"):
+        geometric[layout.slices[name]] = False
+    if not geometric.any() and not e.p.size:
+        return np.zeros(layout.n_tilts)
+    blocks = covariance(NormalEquations(e.s[np.ix_(geometric, geometric)], e.b[geometric], e.p, e.g[geometric], e.h))
+    information = evaluation.series_information
+    place = np.cumsum(geometric) - 1
+    out = np.zeros(layout.n_tilts)
+    for t in range(layout.n_tilts):
+        columns = layout.columns(t)
+        inside = np.flatnonzero(geometric[columns])
+        rows = place[columns[inside]]
+        out[t] = np.sum(blocks.s[np.ix_(rows, rows)] * information[t][np.ix_(inside, inside)])
+        if layout.poses:
+            out[t] += 2 * np.sum(blocks.sp[rows] * e.b[columns[inside]])
+            out[t] += np.sum(blocks.p * evaluation.pose_information[t])
+    return out
 
 
 def _add_prior(equations: NormalEquations, offset: F64, prior: Precision) -> tuple[NormalEquations, float]:
@@ -133,7 +225,7 @@ def _add_prior(equations: NormalEquations, offset: F64, prior: Precision) -> tup
     return NormalEquations(e.s + prior.series, e.b, e.p, e.g - pull, e.h), -0.5 * float(offset @ pull)
 
 
-def _assemble(scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout) -> NormalEquations:
+def _assemble(scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout) -> tuple[NormalEquations, F64, F64]:
     """Chain rule: local gradient and information of every image -> normal equations in the model's parameters."""
     n, n_points = layout.n_series, sum(p.xm.shape[0] for p in passes) if layout.poses else 0
     out = NormalEquations(
@@ -143,19 +235,22 @@ def _assemble(scale: F64, passes: list[Products], jacobians: list[Jacobian], lay
         np.zeros(n),
         np.zeros((n_points, POSE_SIZE)),
     )
+    width = sum(layout.widths.values())
+    by_tilt = np.zeros((layout.n_tilts, width, width))
+    by_pose = np.zeros((layout.n_tilts, n_points, POSE_SIZE, POSE_SIZE))
     first = 0
     for product, jac in zip(passes, jacobians, strict=True):
         count = product.xm.shape[0]
         points = slice(first, first + count)
         for t in range(layout.n_tilts):
             gradient, information = _local(product, scale[t], t)
-            _add_tilt(out, layout, t, points, gradient, information, jac)
+            _add_tilt(out, layout, t, points, gradient, information, jac, by_tilt, by_pose)
         first += count
-    return out
+    return replace(out, p=by_pose.sum(0)), by_tilt, by_pose
 
 
 def _local(product: Products, s: float, t: int) -> tuple[F64, F64]:
-    """Gradient (particles, 7) and information (particles, 7, 7) of one tilt in its local parameters."""
+    """Gradient (particles, 8) and information (particles, 8, 8) of one tilt in its local parameters."""
     count = product.xm.shape[0]
     gradient = np.empty((count, N_LOCAL))
     gradient[:, :N_KERNEL] = 2 * (s * product.xd[:, t] - s * s * product.md[:, t])
@@ -169,15 +264,25 @@ def _local(product: Products, s: float, t: int) -> tuple[F64, F64]:
 
 
 def _add_tilt(
-    out: NormalEquations, layout: Layout, t: int, points: slice, gradient: F64, information: F64, jac: Jacobian
+    out: NormalEquations,
+    layout: Layout,
+    t: int,
+    points: slice,
+    gradient: F64,
+    information: F64,
+    jac: Jacobian,
+    by_tilt: F64,
+    by_pose: F64,
 ) -> None:
     columns = layout.columns(t)
     j = jac.series[t]
     weighted = information @ j
-    out.s[np.ix_(columns, columns)] += np.tensordot(j, weighted, axes=([0, 1], [0, 1]))
+    own = np.tensordot(j, weighted, axes=([0, 1], [0, 1]))
+    by_tilt[t] += own
+    out.s[np.ix_(columns, columns)] += own
     out.g[columns] += np.tensordot(j, gradient, axes=([0, 1], [0, 1]))
     if layout.poses:
         k = jac.pose[t]
         out.b[columns, points] += np.einsum("plc,plk->cpk", weighted, k)
-        out.p[points] += np.swapaxes(k, 1, 2) @ information @ k
+        by_pose[t, points] = np.swapaxes(k, 1, 2) @ information @ k
         out.h[points] += np.einsum("plk,pl->pk", k, gradient)

@@ -16,12 +16,16 @@ from mpr_dist.refinement.layout import Layout
 from mpr_dist.units import F64
 
 # correlation between successive exposures, and the length (in image widths) over which nodes move together
-EXPOSURE_CORRELATION = 0.5
-NODE_LENGTH = 0.5
+EXPOSURE_CORRELATION = 0.25
+NODE_LENGTH = 0.2
 # amplitude scales: common factor unknown, drift with dose, and scatter of single tilts
 LOG_SCALE_COMMON = 3.0
 LOG_SCALE_DRIFT_PER_DOSE = 0.02
 LOG_SCALE_SCATTER = 0.1
+# B-factors: a common offset, and a deviation from -4 dose that changes slowly with dose
+BFACTOR_COMMON_A2 = 50.0
+BFACTOR_DEVIATION_A2 = 200.0
+BFACTOR_DOSE_LENGTH = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +54,19 @@ def _covariance(name: str, layout: Layout, series: TiltSeries, priors: Priors, e
         return np.asarray(priors.stage_angle_deg**2 * np.kron(exposure, np.eye(3)))
     if name == "defocus":
         return np.asarray(priors.defocus_A**2 * np.eye(layout.n_tilts))
-    return log_scale_covariance(series, priors)
+    if name == "bfactor":
+        return bfactor_covariance(series)
+    return log_scale_covariance(series)
 
 
-def log_scale_covariance(series: TiltSeries, priors: Priors) -> F64:
+def bfactor_covariance(series: TiltSeries) -> F64:
+    """(tilts, tilts) in A^4: a common offset and an exponentially correlated deviation along the dose."""
+    apart = np.abs(series.dose[:, None] - series.dose[None])
+    smooth = BFACTOR_DEVIATION_A2**2 * np.exp(-apart / BFACTOR_DOSE_LENGTH)
+    return np.asarray(BFACTOR_COMMON_A2**2 + smooth + 1.0 * np.eye(len(apart)))
+
+
+def log_scale_covariance(series: TiltSeries) -> F64:
     """(tilts, tilts): a common factor, a random walk along the dose, and scatter."""
     dose = series.dose - series.dose.min()
     walk = LOG_SCALE_DRIFT_PER_DOSE * np.minimum(dose[:, None], dose[None])

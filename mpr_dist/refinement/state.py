@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mpr_dist.imaging.ctf import tilt_bfactors_A2
 from mpr_dist.maths.rotations import euler_to_matrix, exp_rotation, log_rotation, matrix_to_euler
 from mpr_dist.maths.splines import resample_cubic
 from mpr_dist.model.pose import Particles
@@ -45,7 +46,8 @@ def shape_grids(series: TiltSeries, layout: Layout) -> TiltSeries:
     if layout.defocus:
         optics = replace(series.optics, defocus_um=resample(series.optics.defocus_um, (n, 1, 1)))
         series = replace(series, optics=optics)
-    return series
+    bfactor = CubicGrid.per_tilt(tilt_bfactors_A2(series))
+    return replace(series, weights=replace(series.weights, bfactor=bfactor))
 
 
 def resample(grid: CubicGrid, shape: tuple[int, int, int]) -> CubicGrid:
@@ -72,6 +74,8 @@ def advance(state: State, layout: Layout, step: F64, pose_steps: Sequence[F64]) 
     if layout.defocus:
         defocus = _plus(series.optics.defocus_um, step[s["defocus"]].reshape(n, 1, 1) / A_PER_UM)
         series = replace(series, optics=replace(series.optics, defocus_um=defocus))
+    bfactor = _plus(series.weights.bfactor, step[s["bfactor"]].reshape(n, 1, 1))
+    series = replace(series, weights=replace(series.weights, bfactor=bfactor))
     particles = state.particles
     if layout.poses:
         particles = tuple(move(p, d) for p, d in zip(particles, pose_steps, strict=True))
@@ -106,6 +110,7 @@ def series_offsets(state: State, origin: State, layout: Layout) -> F64:
     """(n_series,) difference of the series parameters of two states whose grids have the layout's shape."""
     parts: dict[str, F64] = {"log_scale": state.log_scale - origin.log_scale}
     a, b = state.series, origin.series
+    parts["bfactor"] = a.weights.bfactor.values - b.weights.bfactor.values
     if layout.image_warp:
         parts["image_warp_x"] = a.image_warp.x.values - b.image_warp.x.values
         parts["image_warp_y"] = a.image_warp.y.values - b.image_warp.y.values

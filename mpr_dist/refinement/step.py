@@ -14,8 +14,8 @@ from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import Evaluation, SpeciesData, evaluate, products
-from mpr_dist.refinement.priors import precision
+from mpr_dist.refinement.objective import Evaluation, Occam, SpeciesData, evaluate, occam_at, products
+from mpr_dist.refinement.priors import Precision, precision
 from mpr_dist.refinement.state import State, advance, shape_grids
 from mpr_dist.units import F64
 
@@ -24,6 +24,8 @@ DAMPING_START = 1e-3
 DAMPING_MAX = 1e6
 # below this many standard deviations the images of a series do not agree with the reference at all
 SIGNIFICANT = 5.0
+ROUNDS = 3
+ENOUGH = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,7 @@ def refine_series(
             state, None, 2, (0.0, 0.0), (own.significance,) * 2, (cross.significance,) * 2, found=False
         )
     state = replace(state, log_scale=state.log_scale + np.log(own.amplitude))
-    end, first, last, passes = _climb(state, origin, layout, data, settings)
+    end, first, last, passes = _settle(state, origin, layout, data, settings)
     own_end, cross_end = score(end, data, weights), score(end, data, weights, cross_half=True)
     return SeriesResult(
         end,
@@ -97,14 +99,46 @@ def refine_series(
     )
 
 
-def _climb(
+def _settle(
     state: State, origin: State, layout: Layout, data: tuple[SpeciesData, ...], settings: RefineSettings
 ) -> tuple[State, Evaluation, Evaluation, int]:
+    """Climb in rounds; each takes the cost of amplitude from where the one before ended."""
     prior = precision(layout, origin.series, settings.priors)
-    current = first = evaluate(state, origin, layout, prior, data)
+    problem = Problem(origin, layout, prior, data)
+    first = evaluate(state, origin, layout, prior, data, None)
+    last, passes = first, 1
+    for left in range(ROUNDS, 0, -1):
+        occam = occam_at(state, last, layout)
+        budget = (settings.max_passes - 4 - passes) // left
+        state, begin, last, used = _climb(state, problem, occam, budget)
+        passes += used
+        if last.objective - begin.objective < ENOUGH * abs(last.objective):
+            break
+    return state, first, last, passes
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What does not change while a series is refined."""
+
+    origin: State
+    layout: Layout
+    prior: Precision
+    data: tuple[SpeciesData, ...]
+
+    def evaluate(self, state: State, occam: Occam) -> Evaluation:
+        return evaluate(state, self.origin, self.layout, self.prior, self.data, occam)
+
+
+def _climb(
+    state: State, problem: Problem, occam: Occam, max_passes: int
+) -> tuple[State, Evaluation, Evaluation, int]:
+    """Levenberg-Marquardt at fixed cost of amplitude: state, first and last evaluation, passes."""
+    layout = problem.layout
+    current = first = problem.evaluate(state, occam)
     passes, accepted, damping = 1, 0, DAMPING_START
     counts = np.cumsum([len(p) for p in state.particles])[:-1]
-    while accepted < MAX_ACCEPTED and passes < settings.max_passes - 4 and damping < DAMPING_MAX:
+    while accepted < MAX_ACCEPTED and passes < max_passes and damping < DAMPING_MAX:
         try:
             step, poses = solve(current.equations, damping)
         except LinAlgError:
@@ -112,7 +146,7 @@ def _climb(
             continue
         split = np.split(poses, counts) if layout.poses else [poses] * len(state.particles)
         trial = advance(state, layout, step, split)
-        outcome = evaluate(trial, origin, layout, prior, data)
+        outcome = problem.evaluate(trial, occam)
         passes += 1
         if not np.isfinite(outcome.objective):
             raise SeriesError(f"series {state.series.name}: the objective is not finite")
@@ -123,7 +157,7 @@ def _climb(
                 break
             continue
         state, current, accepted, damping = trial, outcome, accepted + 1, damping / 5
-        if gain < 0.5 + 1e-4 * abs(outcome.objective):
+        if gain < 0.5 + ENOUGH * abs(outcome.objective):
             break
     return state, first, current, passes
 

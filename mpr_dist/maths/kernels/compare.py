@@ -2,6 +2,7 @@
 
 For image i with samples q of whitened data X, model m = w C F(A^T q) exp(-2 pi i q.d) and local parameters
     0, 1: shift d (A)    2, 3, 4: rotation vector of the view in the image frame (rad)    5: defocus (A)
+    6: B-factor (A^2)
 the kernel returns the real inner products (sums over the half-plane of Re(conj(a) b))
     <X,m>  <m,m>  <X,dm_j>  <m,dm_j>  <dm_j,dm_k> (j <= k)
 which are all that value, gradient and Gauss-Newton matrix of |X - s m|^2 need for any scale s. F is the trilinear
@@ -19,7 +20,7 @@ import math
 import numba as nb
 import numpy as np
 
-N_LOCAL = 6
+N_LOCAL = 7
 N_VECTORS = 2 + N_LOCAL
 N_OUT = 2 + 2 * N_LOCAL + N_LOCAL * (N_LOCAL + 1) // 2
 BLOCK = 64
@@ -126,6 +127,7 @@ def _model(slot, turns, qA, wave, weight, shift, start, n, d):  # type: ignore[n
         d[6, i], d[6, BLOCK + i] = cr * tr - ci * ti, cr * ti + ci * tr
         er, ei = dc * cp, dc * sp
         d[7, i], d[7, BLOCK + i] = er * fr - ei * fi, er * fi + ei * fr
+        d[8, i], d[8, BLOCK + i] = qA[7, j] * mr, qA[7, j] * mi
 
 
 @nb.njit(fastmath=_FAST, inline="always")
@@ -151,7 +153,7 @@ def compare(volumes, reference, images, active, views, shifts, defocus, astig, f
     active (particles, tilts) bool; views (particles, tilts, 3, 3) f32; shifts (particles, tilts, 2) f32 in A.
     defocus (particles, tilts) f32 in A; astig (tilts, 2) f32 in A; fixed, weight (tilts, samples) f32.
     n_samples (tilts,) number of leading samples used. tables (8, samples) f32: qx qy (1/A), kx ky (grid units of the
-    reference), a2 (turns per A), cos 2 theta, sin 2 theta, and a spare row. out (particles, tilts, N_OUT) f64:
+    reference), a2 (turns per A), cos 2 theta, sin 2 theta, q^2 / 4. out (particles, tilts, N_OUT) f64:
     <X,m> <X,dm_j> <m,m> <m,dm_j> <dm_j,dm_k>, overwritten.
     """
     n_p, n_t = active.shape
