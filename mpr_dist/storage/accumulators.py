@@ -1,8 +1,8 @@
 """Accumulators on disk: partials (what one batch of series added up) and their exact sum, slab by slab.
 
-A partial is a zarr v3 group with one int64 array per species, (half, part, z, y, x) with the parts real, imaginary and
-weight, and a ``manifest.json`` that was written last and carries a CRC of every z-slab. zarr reads a lost chunk as
-zeros and does not know of series or parameters; the manifest does. Sums are integers: the order never matters.
+A partial is a zarr v3 group with one int64 array per species, (half, z, y, x, part) with the parts real, imaginary and
+weight side by side, and a ``manifest.json`` that was written last and carries a CRC of every z-slab. zarr reads a lost
+chunk as zeros and does not know of series or parameters; the manifest does. Sums are integers: the order never matters.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def slab_depth(shape: Sequence[int]) -> int:
 
 
 def write_partial(directory: Path, manifest: Manifest, sums: Mapping[str, I64]) -> tuple[str, bool]:
-    """Publish ``sums`` (species -> (2, 3, z, y, x) int64) as directory/NAME.
+    """Publish ``sums`` (species -> (2, z, y, x, 3) int64) as directory/NAME.
 
     Returns its name and whether it is ours; a partial of that name that was there first is left as it is.
     """
@@ -104,20 +104,20 @@ def create_arrays(directory: Path, shapes: Mapping[str, tuple[int, int, int]]) -
     for species, shape in shapes.items():
         group.create_array(
             species,
-            shape=(2, 3, *shape),
-            chunks=(2, 3, slab_depth(shape), *shape[1:]),
+            shape=(2, *shape, 3),
+            chunks=(2, slab_depth(shape), *shape[1:], 3),
             dtype="int64",
             fill_value=0,
             serializer=BytesCodec(),
             compressors=[ZstdCodec(level=1, checksum=True)],
-            dimension_names=("half", "part", "z", "y", "x"),
+            dimension_names=("half", "z", "y", "x", "part"),
         )
 
 
 def write_slab(directory: Path, species: str, z: int, values: I64) -> int:
     """Write one slab, exactly one chunk, and return its CRC."""
     array = zarr.open_array(str(directory / species), mode="r+")
-    disk().store(array, (slice(None), slice(None), slice(z, z + values.shape[2])), values)
+    disk().store(array, (slice(None), slice(z, z + values.shape[1])), values)
     return _crc(values)
 
 
@@ -148,7 +148,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def read_slab(directory: Path, manifest: Manifest, species: str, z: int) -> I64:
-    """One slab (2, 3, depth, y, x), compared with its CRC.
+    """One slab (2, depth, y, x, 3), compared with its CRC.
 
     Raises:
         DamagedPartial: a byte has changed, or a chunk is missing.
@@ -156,7 +156,7 @@ def read_slab(directory: Path, manifest: Manifest, species: str, z: int) -> I64:
     shape = manifest.shapes[species]
     try:
         array = zarr.open_array(str(directory / species), mode="r")
-        values: I64 = np.asarray(array[:, :, z : z + slab_depth(shape)])
+        values: I64 = np.asarray(array[:, z : z + slab_depth(shape)])
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:  # zarr and its codecs name no one family
         raise DamagedPartial(directory, f"species {species}, slab at z = {z} cannot be read ({error})") from error
     if values.dtype != np.int64 or _crc(values) != manifest.crc[species][slab_starts(shape).index(z)]:
@@ -201,14 +201,14 @@ def _check_range(values: I64, species: str, z: int, directory: Path) -> None:
 
 
 def read_accumulator(directory: Path, species: str) -> I64:
-    """A whole accumulator (2, 3, z, y, x), every slab compared with its CRC."""
+    """A whole accumulator (2, z, y, x, 3), every slab compared with its CRC."""
     manifest = read_manifest(directory)
     shape = manifest.shapes[species]
-    return np.concatenate([read_slab(directory, manifest, species, z) for z in slab_starts(shape)], axis=2)
+    return np.concatenate([read_slab(directory, manifest, species, z) for z in slab_starts(shape)], axis=1)
 
 
 class Accumulators(Mapping[str, I64]):
-    """The sums of one batch in memory: species -> (2, 3, z, y, x) int64, allocated when first asked for.
+    """The sums of one batch in memory: species -> (2, z, y, x, 3) int64, allocated when first asked for.
 
     ``touched`` tells whether anybody asked since it was last set to False: a series that failed before it reached for
     an accumulator has added nothing.
@@ -223,7 +223,7 @@ class Accumulators(Mapping[str, I64]):
         shape = self.shapes[species]
         self.touched = True
         if species not in self._sums:
-            self._sums[species] = np.zeros((2, 3, *shape), np.int64)
+            self._sums[species] = np.zeros((2, *shape, 3), np.int64)
         return self._sums[species]
 
     def __iter__(self) -> Iterator[str]:
@@ -238,7 +238,7 @@ class Accumulators(Mapping[str, I64]):
 
 
 def _slab(sums: I64, z: int) -> I64:
-    return sums[:, :, z : z + slab_depth(sums.shape[2:])]
+    return sums[:, z : z + slab_depth(sums.shape[1:4])]
 
 
 def _crc(values: I64) -> int:

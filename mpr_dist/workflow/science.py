@@ -22,7 +22,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a species needs: accumulators of (2 halves, 3 parts, *shape), and bytes in every worker."""
+    """What a species needs: accumulators of (2 halves, *shape, 3 parts), and bytes in every worker."""
 
     accumulator_shape: Shape
     reference_bytes: int
@@ -148,8 +148,8 @@ class Science(Protocol):
 
         1. Unless ``job.reuse``: refine; write ``job.output.xml``, ``.poses`` and ``.sigma`` (temporary name, fsync,
            rename); then call ``series_results.publish_summary(job, numbers)``, which vouches for them.
-        2. Read the parameters back from those files and add to ``accumulators[species]``, (2 halves, 3 parts: real,
-           imaginary, weight, z, y, x) int64, in place. Ask for them only when about to add: a series that fails
+        2. Read the parameters back from those files and add to ``accumulators[species]``, (2 halves, z, y, x, 3 parts: real,
+           imaginary, weight) int64, in place. Ask for them only when about to add: a series that fails
            before costs nothing; after, the batch is added up again without it.
         """
         ...

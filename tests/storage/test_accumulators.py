@@ -28,7 +28,7 @@ def _manifest(*series: str) -> acc.Manifest:
 
 
 def _sums(seed: int) -> dict[str, I64]:
-    return {"apo": np.random.default_rng(seed).integers(-(2**40), 2**40, (2, 3, *SHAPE))}
+    return {"apo": np.random.default_rng(seed).integers(-(2**40), 2**40, (2, *SHAPE, 3))}
 
 
 def _write(path: Path, seed: int) -> Path:
@@ -56,7 +56,7 @@ def test_slabs_add_up_exactly_in_any_order(tmp_path: Path) -> None:
     partials = [_write(tmp_path, seed) for seed in range(4)]
     expected = sum(_sums(seed)["apo"] for seed in range(4))
     for order in (partials, partials[::-1]):
-        whole = np.concatenate([acc.sum_slab(order, "apo", z) for z in acc.slab_starts(SHAPE)], axis=2)
+        whole = np.concatenate([acc.sum_slab(order, "apo", z) for z in acc.slab_starts(SHAPE)], axis=1)
         np.testing.assert_array_equal(whole, expected)
 
 
@@ -99,7 +99,7 @@ def test_a_lost_chunk_or_manifest_is_found(tmp_path: Path) -> None:
 
 
 def test_overflow_stops(tmp_path: Path) -> None:
-    big = {"apo": np.full((2, 3, *SHAPE), 2**60 + 2**59)}
+    big = {"apo": np.full((2, *SHAPE, 3), 2**60 + 2**59)}
     partials = [tmp_path / acc.write_partial(tmp_path, _manifest(name), big)[0] for name in ("a", "b")]
     assert acc.sum_slab(partials[:1], "apo", 0).max() == 2**60 + 2**59
     with pytest.raises(PopulationError, match=r"2\^61"):
@@ -113,7 +113,7 @@ def test_accumulators_know_whether_they_were_touched() -> None:
     sums["apo"][0, 0, 0, 0, 0] = 7
     assert sums.touched
     sums.clear()
-    assert sums["apo"].shape == (2, 3, *SHAPE)
+    assert sums["apo"].shape == (2, *SHAPE, 3)
     assert not sums["apo"].any()
 
 

@@ -63,7 +63,7 @@ class FakeScience:
         for species in job.context.species:
             published = job.output.xml.read_text() + job.output.poses.read_text() + species.name
             seed = int.from_bytes(sha256(published.encode()).digest()[:8], "little")
-            values = np.random.default_rng(seed).integers(-(2**40), 2**40, (2, 3, *SHAPE))
+            values = np.random.default_rng(seed).integers(-(2**40), 2**40, (2, *SHAPE, 3))
             accumulators[species.name][...] += values
             if job.name in self.fail_late:
                 raise ValueError("not finite")

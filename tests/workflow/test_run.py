@@ -82,13 +82,13 @@ def test_the_accumulator_is_the_sum_of_its_series(tmp_path: Path) -> None:
     science = FakeScience(tmp_path / "calls")
     manifest = verify(files.species("apo").accumulator)
     assert sorted(manifest.series) == [f"TS_{i:02d}" for i in range(9)]
-    total = {"apo": np.zeros((2, 3, *SHAPE), np.int64)}
+    total = {"apo": np.zeros((2, *SHAPE, 3), np.int64)}
     from hashlib import sha256
 
     for name in manifest.series:
         published = files.series(name).xml.read_text() + files.series(name).poses.read_text() + "apo"
         seed = int.from_bytes(sha256(published.encode()).digest()[:8], "little")
-        total["apo"] += np.random.default_rng(seed).integers(-(2**40), 2**40, (2, 3, *SHAPE))
+        total["apo"] += np.random.default_rng(seed).integers(-(2**40), 2**40, (2, *SHAPE, 3))
     np.testing.assert_array_equal(read_accumulator(files.species("apo").accumulator, "apo"), total["apo"])
     assert science.version
 

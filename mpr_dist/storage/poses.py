@@ -1,0 +1,79 @@
+"""Poses of one tilt series: one table for all species, in the columns of M and two of our own.
+
+Coordinates are A from the tomogram corner, as M has them. Numbers read back exactly as they were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpr_dist.errors import SeriesError
+from mpr_dist.model.pose import Particles
+from mpr_dist.storage.particle_columns import Columns
+from mpr_dist.storage.star import read_blocks, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COORDINATES = tuple(f"wrpCoordinate{axis}1" for axis in "XYZ")
+ANGLES = ("wrpAngleRot1", "wrpAngleTilt1", "wrpAnglePsi1")
+HALF = "wrpRandomSubset"
+SPECIES = "mprSpeciesName"  # "Name" keeps a species called 15 from being read as a number
+ROW = "mprParticleRow"  # from 0, in the table of the species
+BLOCK = "particles"
+
+
+def pose_columns(particles: Particles) -> dict[str, np.ndarray]:
+    """Coordinates (A), angles (degrees) and half-set, each (particles,), by M's names."""
+    columns: dict[str, np.ndarray] = {name: particles.position_A[:, i] for i, name in enumerate(COORDINATES)}
+    columns |= {name: particles.angles_deg[:, i] for i, name in enumerate(ANGLES)}
+    return columns | {HALF: particles.half.astype(np.int64)}
+
+
+def write_poses(path: Path, particles: Mapping[str, Particles]) -> None:
+    """Write the poses of one series, species by species; none at all is allowed, too.
+
+    Raises:
+        InputError: a value is not finite, or the file cannot be written.
+    """
+    import pandas as pd
+
+    tables = [
+        pd.DataFrame(pose_columns(each) | {SPECIES: [name] * len(each), ROW: each.row})
+        for name, each in particles.items()
+        if len(each)
+    ]
+    names = [*COORDINATES, *ANGLES, HALF, SPECIES, ROW]
+    together = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
+    write_table(path, {BLOCK: together})
+
+
+def read_poses(path: Path) -> dict[str, Particles]:
+    """Species -> its particles in this series, in the order of the file; empty when there is no such file.
+
+    Raises:
+        SeriesError: the table lacks columns or holds something that is not understood.
+        InputError: not a STAR file, or a value is not a finite number.
+    """
+    if not path.exists():
+        return {}
+    table = read_blocks(path).get(BLOCK)
+    if table is None or isinstance(table, dict) or SPECIES not in table:
+        raise SeriesError(f"{path}: expected a table data_{BLOCK} with a column {SPECIES}; restore the file")
+    species = table[SPECIES].astype(str).to_numpy()
+    return {str(name): _particles(path, table[species == name]) for name in dict.fromkeys(species)}
+
+
+def _particles(path: Path, rows: pd.DataFrame) -> Particles:
+    columns = Columns(path, rows)
+    half, row = columns.numbers(HALF, ROW).T
+    return Particles(
+        np.ascontiguousarray(columns.numbers(*COORDINATES)),
+        np.ascontiguousarray(columns.numbers(*ANGLES)),
+        half.astype(np.int8),
+        row.astype(np.int64),
+    )
