@@ -1,0 +1,45 @@
+"""A new population, and what all importers share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mpr_dist.errors import InputError
+from mpr_dist.model.population import Population
+from mpr_dist.storage import population as files
+from mpr_dist.storage.lock import locked
+
+_NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+def create_population(path: Path, name: str) -> Population:
+    """A new, empty population in the directory ``path``.
+
+    Raises:
+        InputError: the directory cannot be made, or the name cannot be used.
+        PopulationError: there is a population already.
+    """
+    check_name("population", name)
+    try:
+        return files.create_population(path, name)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror}); choose another directory") from error
+
+
+def check_name(what: str, name: str) -> None:
+    """Names become names of files and words in tables. Raises InputError for those that cannot."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot be the name of a {what}; use letters, digits, '_', '-', '.' and '+', with a letter in it"
+        )
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Population]:
+    """The population at ``path``, locked against everybody else while the body changes it."""
+    found = files.load_population(path).path
+    with locked(found):
+        yield files.load_population(found)

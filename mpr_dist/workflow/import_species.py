@@ -1,0 +1,189 @@
+"""A species joins the population: its maps, its mask, and where each of its particles sits in which tilt series."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mpr_dist.errors import InputError, PopulationError
+from mpr_dist.imaging.reference import filter_halves
+from mpr_dist.maths.symmetry import rotations
+from mpr_dist.model.population import Population, SpeciesFiles
+from mpr_dist.model.pose import Particles
+from mpr_dist.model.species import Species
+from mpr_dist.storage import population as storage
+from mpr_dist.storage.mrc import write_volume
+from mpr_dist.storage.particle_columns import list_of, series_key
+from mpr_dist.storage.particle_table import write_particle_table
+from mpr_dist.storage.poses import read_poses, write_poses
+from mpr_dist.storage.publish import disk, publish_json
+from mpr_dist.storage.relion import ParticleTable, read_particles
+from mpr_dist.units import F64
+from mpr_dist.workflow.create import check_name, opened
+from mpr_dist.workflow.fsc_table import write_fsc
+from mpr_dist.workflow.import_maps import ImportedMaps, import_maps
+
+SHARE_BELOW_A = 40.0
+
+
+@dataclass(frozen=True)
+class SpeciesRequest:
+    """One ``species add`` command.
+
+    Attributes:
+        pixel_size_A: resample the maps to this; None keeps theirs.
+        ignore_unmatched: leave out particles of series that the population does not have, instead of refusing.
+        coordinate_pixel_A, shift_pixel_A: of the table's coordinates and origins, instead of what it says.
+    """
+
+    name: str
+    half1: Path
+    half2: Path
+    mask: Path
+    particles: Path
+    diameter_A: float
+    symmetry: str = "C1"
+    pixel_size_A: float | None = None
+    ignore_unmatched: bool = False
+    coordinate_pixel_A: float | None = None
+    shift_pixel_A: float | None = None
+
+    def __post_init__(self) -> None:
+        check_name("species", self.name)
+        rotations(self.symmetry)  # raises InputError for a name that is not known
+
+
+@dataclass(frozen=True)
+class SpeciesSummary:
+    """What was taken, and how the files were understood."""
+
+    files: SpeciesFiles
+    resolution_A: float
+    dropped: int
+    notes: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        s, counts = self.files.species, [count for _, count in self.files.particles]
+        reached = f"{self.resolution_A:.2f} A" if np.isfinite(self.resolution_A) else "nothing in common"
+        lines = [
+            f"species {s.name}: {sum(counts)} particles in {len(counts)} tilt series, symmetry {s.symmetry}, diameter "
+            f"{s.diameter_A:g} A, box {s.box_px} px of {s.pixel_size_A:g} A; half-maps: {reached} (FSC 0.143)"
+        ]
+        lines += [f"  {note}" for note in self.notes]
+        return lines + ([f"  {self.dropped} particles of other series were left out."] if self.dropped else [])
+
+
+def add_species(path: Path, request: SpeciesRequest) -> SpeciesSummary:
+    """Add a species to the population at ``path`` and write its part of iteration 000; the input is only read.
+
+    Raises:
+        InputError: a map, the mask or the table cannot be used, particles match no series or lie outside.
+        PopulationError: locked, no source yet, or the name is in use already.
+    """
+    with opened(path) as population:
+        _check(population, request.name)
+        table, names, dropped = _matched(population, request)
+        position = _positions(population, table, names)
+        _check_halves(table)
+        maps = import_maps(request.half1, request.half2, request.mask, request.diameter_A, request.pixel_size_A)
+        symmetry = request.symmetry.strip().upper()
+        box = len(maps.mask)
+        species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry)
+        everything = Particles(position, table.angles_deg, table.half, np.arange(len(table), dtype=np.int64))
+        mask = population.path / "species" / request.name / "mask.mrc"
+        files = SpeciesFiles(species, mask, tuple(sorted(Counter(names).items())))
+        _write_species(population, files, maps, mask)
+        result = population.files(0).species(request.name)
+        write_particle_table(result.particles, names, everything, table.columns)
+        _write_poses(population, request.name, names, everything)
+        storage.finish_import(storage.add_species(population, files))
+    return SpeciesSummary(files, maps.curves.resolution_A, dropped, (*table.notes, *maps.notes))
+
+
+def _check(population: Population, name: str) -> None:
+    if not population.series:
+        raise PopulationError(f"{population.path} has no tilt series yet; add a source first: mpr-dist source add")
+    if name in [files.name for files in population.species]:
+        raise PopulationError(f"{population.path} has a species {name!r} already; choose another name")
+
+
+def _matched(population: Population, request: SpeciesRequest) -> tuple[ParticleTable, tuple[str, ...], int]:
+    """The particles of the population's series, the name of the series of each, and how many were left out."""
+    table = read_particles(
+        request.particles, coordinate_pixel_A=request.coordinate_pixel_A, shift_pixel_A=request.shift_pixel_A
+    )
+    known = {series_key(entry.name): entry.name for _, entry in population.series}
+    matched = np.array([name in known for name in table.series])
+    unknown = sorted({name for name in table.series if name not in known})
+    if not matched.any():
+        raise InputError(
+            f"{table.path}: none of its {len(table)} particles lies in a tilt series of this population; the table "
+            f"names {list_of(unknown)}, the population has {list_of(sorted(known))}"
+        )
+    dropped = int((~matched).sum())
+    if dropped and not request.ignore_unmatched:
+        raise InputError(
+            f"{table.path}: {dropped} of {len(table)} particles lie in {len(unknown)} series that this population "
+            f"does not have ({list_of(unknown)}); add their source, or leave them out with --ignore-unmatched"
+        )
+    table = table.select(matched)
+    return table, tuple(known[name] for name in table.series), dropped
+
+
+def _positions(population: Population, table: ParticleTable, names: Sequence[str]) -> F64:
+    """(particles, 3) in A from the corner."""
+    sizes = {
+        entry.name: [n * source.pixel_size_A for n in source.volume_size_px] for source, entry in population.series
+    }
+    outside = table.outside(sizes)
+    if outside.any():
+        row = int(np.argmax(outside))
+        where = ", ".join(f"{value:.0f}" for value in table.corner_positions(sizes)[row])
+        size = " x ".join(f"{value:.0f}" for value in sizes[names[row]])
+        raise InputError(
+            f"{table.path}: {int(outside.sum())} of {len(table)} particles lie outside their tomogram, the first in "
+            f"{names[row]} at ({where}) A of {size} A; is the pixel size of the coordinates right "
+            f"(--coordinate-pixel)? {table.notes[0]}"
+        )
+    return table.corner_positions(sizes)
+
+
+def _check_halves(table: ParticleTable) -> None:
+    first, second = int((table.half == 1).sum()), int((table.half == 2).sum())
+    if not first or not second:
+        raise InputError(
+            f"{table.path}: half-set {1 if not first else 2} is empty ({first} and {second} particles); both are "
+            "needed to know what is signal"
+        )
+
+
+def _write_species(population: Population, files: SpeciesFiles, maps: ImportedMaps, mask: Path) -> None:
+    result, pixel = population.files(0).species(files.name), maps.pixel_size_A
+    disk().mkdir(mask.parent)
+    disk().mkdir(result.directory)
+    write_volume(mask, maps.mask, pixel)
+    write_volume(result.half1, maps.half1, pixel)
+    write_volume(result.half2, maps.half2, pixel)
+    filtered = filter_halves(maps.half1, maps.half2, maps.curves, SHARE_BELOW_A)
+    write_volume(result.map, np.asarray((filtered[0] + filtered[1]) / 2, np.float32), pixel)
+    write_fsc(result.fsc, maps.curves)
+    publish_json(result.result, {"resolution_A": maps.curves.resolution_A, "numbers": {}})
+
+
+def _write_poses(population: Population, name: str, names: Sequence[str], everything: Particles) -> None:
+    """Poses of all species of every series with particles of this one; species of an import that failed are dropped."""
+    others = {files.name for files in population.species}
+    of_series = np.array(names, dtype=object)
+    for series in dict.fromkeys(names):
+        path = population.files(0).series(series).poses
+        before = read_poses(path)
+        rows = np.flatnonzero(of_series == series)
+        own = Particles(
+            everything.position_A[rows], everything.angles_deg[rows], everything.half[rows], everything.row[rows]
+        )
+        write_poses(path, {key: value for key, value in before.items() if key in others} | {name: own})

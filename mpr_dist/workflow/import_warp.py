@@ -1,0 +1,218 @@
+"""Tilt series of a Warp project become a source: which can be used, with which tilts, and why not the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mpr_dist.errors import InputError, MprError, SeriesError
+from mpr_dist.model.population import Population, SeriesEntry, Source
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.storage import population as storage
+from mpr_dist.storage.mrc import read_header
+from mpr_dist.storage.particle_columns import series_key
+from mpr_dist.storage.publish import publish_bytes
+from mpr_dist.storage.warp_settings import WarpSettings, find_series, find_unprocessed, read_settings
+from mpr_dist.storage.warp_xml import read_tilt_series
+from mpr_dist.units import Bool
+from mpr_dist.workflow.create import check_name, opened
+
+PIXEL_TOLERANCE = 5e-3  # relative; headers hold rounded pixel sizes
+SIZE_TOLERANCE = 0.01  # relative; Warp rounds binned image sizes to even numbers
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """One ``source add`` command.
+
+    Attributes:
+        max_tilts: use only so many tilts of each series, those of lowest dose; None = all.
+        include_deselected: use tilts that were deselected in Warp (UseTilt False), too.
+        files: names of the series to take; None = all.
+    """
+
+    name: str
+    settings: Path
+    max_tilts: int | None = None
+    include_deselected: bool = False
+    files: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_name("source", self.name)
+        if self.max_tilts is not None and self.max_tilts < 1:
+            raise InputError(f"at least 1 tilt must be used, got a limit of {self.max_tilts}")
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What was taken and what was left, with the reasons. ``rows``: tilts in the file, by name of the series."""
+
+    source: Source
+    rows: dict[str, int]
+    left_out: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        s = self.source
+        lines = [
+            f"source {s.name}: {len(s.series)} tilt series, {sum(e.tilts for e in s.series)} tilts; images of "
+            f"{s.image_size_px[0]} x {s.image_size_px[1]} px at {s.pixel_size_A:g} A, tomograms of "
+            f"{' x '.join(map(str, s.volume_size_px))} px"
+        ]
+        lines += list(self.notes)
+        lines += [f"  {e.name}: {e.tilts} of {self.rows[e.name]} tilts" for e in s.series]
+        return lines + [f"  {name}: LEFT OUT: {reason}" for name, reason in self.left_out]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    entry: SeriesEntry
+    rows: int
+    image_px: tuple[int, int]
+    pixel_A: float
+
+
+def add_warp_source(path: Path, request: SourceRequest) -> SourceSummary:
+    """Add the tilt series of a Warp project to the population at ``path``; the project's files are only read.
+
+    A series whose XML or images cannot be used is left out, with the reason.
+
+    Raises:
+        InputError: the settings cannot be read, a name of ``files`` is not there, or no series can be used.
+        PopulationError: locked, or a name is in use already.
+    """
+    with opened(path) as population:
+        settings = read_settings(request.settings)
+        found = _chosen(find_series(settings), request)
+        candidates: list[_Candidate] = []
+        left_out = [(name, "it has no XML in the processing folder") for name in _unprocessed(settings, request)]
+        for xml in found:
+            try:
+                candidates.append(_examine(xml, settings, request))
+            except MprError as error:
+                left_out.append((xml.stem, str(error)))
+        kept, others = _of_one_kind(candidates)
+        left_out = sorted(left_out + others)
+        if not kept:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out[:3])
+            raise InputError(
+                f"{settings.path}: none of {len(left_out)} tilt series can be used. The first reasons: {reasons}"
+            )
+        source, notes = _source(kept, settings, request)
+        _publish(population, source)
+    return SourceSummary(source, {c.entry.name: c.rows for c in kept}, tuple(left_out), notes)
+
+
+def _unprocessed(settings: WarpSettings, request: SourceRequest) -> list[str]:
+    return [name for name in find_unprocessed(settings) if request.files is None or name in _keys(request.files)]
+
+
+def _keys(files: Sequence[str]) -> set[str]:
+    return {series_key(name) for name in files}
+
+
+def _chosen(found: Sequence[Path], request: SourceRequest) -> list[Path]:
+    if request.files is None:
+        return list(found)
+    wanted = _keys(request.files)
+    chosen = [path for path in found if path.stem in wanted]
+    missing = sorted(wanted - {path.stem for path in chosen})
+    if missing or not chosen:
+        raise InputError(
+            f"{request.settings}: the project has no tilt series named {', '.join(missing[:5])}"
+            f"{' ...' if len(missing) > 5 else ''}; it has {', '.join(path.stem for path in found[:5])}"
+        )
+    return chosen
+
+
+def _examine(xml: Path, settings: WarpSettings, request: SourceRequest) -> _Candidate:
+    series = read_tilt_series(xml, volume_size_A=settings.volume_size_A, processing_folder=settings.processing_folder)
+    active = chosen_tilts(series, request.max_tilts, request.include_deselected)
+    if not active.any():
+        raise SeriesError(f"all {series.n_tilts} tilts are deselected; --include-deselected uses them all the same")
+    if not series.image_paths:
+        raise SeriesError("its XML has no <MoviePath>, which says where the images are")
+    image_px, pixel_A = _image_header(series, active, settings)
+    return _Candidate(SeriesEntry(xml.stem, xml.absolute(), tuple(active.tolist())), series.n_tilts, image_px, pixel_A)
+
+
+def chosen_tilts(series: TiltSeries, max_tilts: int | None, include_deselected: bool) -> Bool:
+    """(tilts,) those to work with: selected in Warp (or all), and of these the ``max_tilts`` of lowest dose."""
+    usable = np.flatnonzero(np.ones(series.n_tilts, bool) if include_deselected else series.use_tilt)
+    order = usable[np.argsort(series.dose[usable], kind="stable")]
+    active = np.zeros(series.n_tilts, bool)
+    active[order[:max_tilts]] = True
+    return active
+
+
+def _image_header(series: TiltSeries, active: Bool, settings: WarpSettings) -> tuple[tuple[int, int], float]:
+    """Size (x, y) and pixel of the averages of all active tilts; their headers only are read."""
+    paths = [path for path, use in zip(series.image_paths, active, strict=True) if use]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise SeriesError(f"{len(missing)} of {len(paths)} averages are missing, the first is {missing[0]}")
+    headers = [read_header(path) for path in paths]
+    sizes = {header[:3] for header in headers}
+    if len(sizes) > 1:
+        raise SeriesError(f"its averages differ in size: {', '.join(f'{x} x {y} x {z}' for x, y, z in sorted(sizes))}")
+    nx, ny, nz = sizes.pop()
+    if nz != 1:
+        raise SeriesError(f"{paths[0]}: expected one image, got {nz} slices")
+    pixel_A = _pixel(paths[0], headers[0][3], settings)
+    size_A, stated = np.array([nx, ny]) * pixel_A, series.image_size_A
+    if stated.min() > 0 and np.abs(size_A / stated - 1).max() > SIZE_TOLERANCE:
+        raise SeriesError(
+            f"its XML gives images of {stated[0]:g} x {stated[1]:g} A, but the averages have {size_A[0]:g} x "
+            f"{size_A[1]:g} A"
+        )
+    return (nx, ny), pixel_A
+
+
+def _pixel(path: Path, header_A: float, settings: WarpSettings) -> float:
+    """The project's own number for the pixel of its averages: binned as a rule, unbinned if they say so."""
+    for pixel in (settings.binned_pixel_size_A, settings.pixel_size_A):
+        if header_A == 0 or abs(header_A / pixel - 1) < PIXEL_TOLERANCE:
+            return pixel
+    raise SeriesError(
+        f"{path}: has pixels of {header_A:g} A, but the settings say {settings.pixel_size_A:g} A"
+        f" ({settings.binned_pixel_size_A:g} A binned)"
+    )
+
+
+def _of_one_kind(candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], list[tuple[str, str]]]:
+    """Those with the most common image size and pixel; the others, with the reason, need a source of their own."""
+    if not candidates:
+        return [], []
+    common = Counter((c.image_px, c.pixel_A) for c in candidates).most_common(1)[0][0]
+    kept = [c for c in candidates if (c.image_px, c.pixel_A) == common]
+    others = [c for c in candidates if (c.image_px, c.pixel_A) != common]
+    (x, y), pixel = common
+    reason = "images of {} x {} px at {:g} A, the others have {} x {} at {:g} A; add it as a source of its own"
+    return kept, [(c.entry.name, reason.format(*c.image_px, c.pixel_A, x, y, pixel)) for c in others]
+
+
+def _source(
+    kept: Sequence[_Candidate], settings: WarpSettings, request: SourceRequest
+) -> tuple[Source, tuple[str, ...]]:
+    pixel = kept[0].pixel_A
+    exact = np.array(settings.volume_size_A) / pixel
+    x, y, z = (int(n) for n in np.rint(exact))
+    notes: tuple[str, ...] = ()
+    if np.abs(exact - (x, y, z)).max() > 0.01:
+        notes = (f"  tomograms of {' x '.join(f'{n:.2f}' for n in exact)} binned px were rounded to whole pixels",)
+    series = tuple(c.entry for c in kept)
+    source = Source(request.name, settings.path, series, pixel, kept[0].image_px, (x, y, z), request.max_tilts)
+    return source, notes
+
+
+def _publish(population: Population, source: Source) -> None:
+    replace(population, sources=(*population.sources, source))  # raises before anything is written: names in use
+    imported = population.files(0)
+    for entry in source.series:
+        publish_bytes(imported.series(entry.name).xml, entry.xml.read_bytes())
+    storage.add_source(population, source)
