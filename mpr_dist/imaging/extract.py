@@ -25,7 +25,8 @@ def prepare_tilt_image(image: F32, pixel_in_A: float, pixel_out_A: float, highpa
     transform *= _high_pass((int(shape_out[0]), int(shape_out[1])), pixel_out_A, highpass_A)
     out = fft.irfft2(transform, s=tuple(shape_out))
     std = out.std()
-    out = -out / std if std > 0 else out
+    # of a constant image only rounding is left; NaN stays NaN
+    out = -out / std if std > 1e-12 * np.abs(image).max() else 0.0 * out
     return out.astype(np.float32), (shape_out / exact)[::-1].copy()
 
 
@@ -89,7 +90,7 @@ def ring_power(images: F32, keep: Bool, samples: Samples) -> F64:
     power = (kept**2).sum(axis=(0, 2))
     count = np.bincount(samples.ring, minlength=samples.n_rings) * max(int(keep.sum()), 1)
     total = np.bincount(samples.ring, weights=power, minlength=samples.n_rings)
-    return _smooth(total, count)
+    return _smooth(total, count.astype(np.float64))
 
 
 def _smooth(total: F64, count: F64) -> F64:
