@@ -18,7 +18,8 @@ def species_inputs(population: Population, iteration: int) -> tuple[SpeciesInput
     found = []
     for files in population.species:
         last = last_iteration_with_maps(population, files.name, iteration)
-        found.append(SpeciesInput(files.species, files.mask, population.files(last).species(files.name)))
+        maps, imported = (population.files(n).species(files.name) for n in (last, 0))
+        found.append(SpeciesInput(files.species, files.mask, maps, imported.particles))
     return tuple(found)
 
 

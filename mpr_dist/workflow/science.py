@@ -31,11 +31,17 @@ class Footprint:
 
 @dataclass(frozen=True)
 class SpeciesInput:
-    """A species at the start of an iteration; ``previous`` are its half-maps and FSC then."""
+    """A species at the start of an iteration.
+
+    Attributes:
+        previous: its half-maps and FSC then.
+        table: its particles as they were imported; columns that are not refined are copied from there.
+    """
 
     species: Species
     mask: Path | None
     previous: SpeciesResult
+    table: Path | None = None
 
     @property
     def name(self) -> str:
@@ -148,9 +154,9 @@ class Science(Protocol):
 
         1. Unless ``job.reuse``: refine; write ``job.output.xml``, ``.poses`` and ``.sigma`` (temporary name, fsync,
            rename); then call ``series_results.publish_summary(job, numbers)``, which vouches for them.
-        2. Read the parameters back from those files and add to ``accumulators[species]``, (2 halves, z, y, x, 3 parts: real,
-           imaginary, weight) int64, in place. Ask for them only when about to add: a series that fails
-           before costs nothing; after, the batch is added up again without it.
+        2. Read the parameters back from those files and add to ``accumulators[species]``, (2 halves, z, y, x, 3 parts:
+           real, imaginary, weight) int64, in place. Ask for them only when about to add: a series that fails before
+           costs nothing; after, the batch is added up again without it.
         """
         ...
 

@@ -1,0 +1,155 @@
+"""The science of the run loop: references, refinement of a series, back-projection, maps.
+
+Everything is computed with one BLAS thread, whatever the engine: the number of threads changes the last bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from mpr_dist.errors import SeriesError
+from mpr_dist.imaging.ctf import delocalisation_A, tilt_scales
+from mpr_dist.imaging.particle_images import load_particle_images
+from mpr_dist.imaging.reconstruct import accumulator_shape, backproject
+from mpr_dist.imaging.reference import GRID_OVERSAMPLING, Reference
+from mpr_dist.model.optics import Optics
+from mpr_dist.model.species import Species
+from mpr_dist.refinement.objective import SpeciesData
+from mpr_dist.refinement.state import State
+from mpr_dist.refinement.step import SeriesResult, refine_series, score
+from mpr_dist.units import I64
+from mpr_dist.workflow import science
+from mpr_dist.workflow.maps import finish_species
+from mpr_dist.workflow.reference_files import load_references, make_reference
+from mpr_dist.workflow.series_io import SeriesState, read_state, tilt_reader, with_scales, write_sigmas, write_state
+from mpr_dist.workflow.series_numbers import series_numbers
+from mpr_dist.workflow.series_results import publish_summary, read_summary
+
+# the box of an image depends on its defocus, which a plan does not know
+PLANNED_DEFOCUS_UM = 3.0
+# a series that does not agree with the reference must not outweigh those that do: their scales are about 0.1
+LEAST_SCALE = 0.01
+
+
+@dataclass(frozen=True)
+class Physics:
+    """Implements ``workflow.science.Science``."""
+
+    version: str = "physics-1"
+
+    def footprint(self, species: Species) -> science.Footprint:
+        _, z, y, x, _ = accumulator_shape(species)
+        n = GRID_OVERSAMPLING * species.box_px
+        spread = 1.1 * delocalisation_A(Optics(), PLANNED_DEFOCUS_UM, _nyquist(species))
+        edge = max(2 * species.diameter_A, species.diameter_A + 2 * spread) / species.pixel_size_A
+        samples = int(np.pi / 2 * (edge / 2) ** 2)
+        return science.Footprint((z, y, x), 16 * (n + 3) * (n + 3) * (n // 2 + 2), 8 * samples)
+
+    def prepare(self, job: science.PrepareJob) -> science.Reference:
+        with threadpool_limits(1, user_api="blas"):
+            return make_reference(job)
+
+    def refine_and_backproject(self, job: science.SeriesJob, accumulators: Mapping[str, I64]) -> science.SeriesOutcome:
+        with threadpool_limits(1, user_api="blas"):
+            if not job.reuse:
+                _refine(job)
+            start = time.monotonic()
+            _backproject(job, accumulators)
+        summary = read_summary(job.output) or {}
+        numbers = {key: value for key, value in summary.get("numbers", {}).items() if isinstance(value, int | float)}
+        return science.SeriesOutcome(numbers | {"backproject_seconds": time.monotonic() - start})
+
+    def finish(self, job: science.FinishJob, accumulator: I64) -> science.SpeciesOutcome:
+        with threadpool_limits(1, user_api="blas"):
+            return finish_species(job, accumulator)
+
+
+def _nyquist(species: Species) -> float:
+    return 0.5 / species.pixel_size_A
+
+
+def _refine(job: science.SeriesJob) -> None:
+    """Refine one series as far as there is anything to refine and to compare with, and publish it."""
+    start = time.monotonic()
+    settings = job.context.settings
+    imported, previous = read_state(job, job.imported), read_state(job, job.previous)
+    _check(job, imported, previous)
+    references = load_references(job.context) if settings.refines_anything else {}
+    names = tuple(name for name in previous.particles if name in references and references[name].q_max > 0)
+    result: SeriesResult | None = None
+    after, seconds = previous, {}
+    if names:
+        data = _load(job, previous, {name: references[name] for name in names})
+        seconds["load"] = time.monotonic() - start
+        result = refine_series(
+            previous.series,
+            tuple(previous.particles[name] for name in names),
+            imported.series,
+            tuple(imported.particles[name] for name in names),
+            data,
+            settings,
+        )
+        after = _found(previous, result, names) if result.found else _not_found(previous, data, names)
+        seconds["refine"] = time.monotonic() - start - seconds["load"]
+    write_state(job, after)
+    write_sigmas(job.output.sigma, after, result.sigmas if result is not None else None, names)
+    publish_summary(job, series_numbers(imported, previous, after, result, seconds))
+
+
+def _check(job: science.SeriesJob, imported: SeriesState, previous: SeriesState) -> None:
+    least = max(1, job.context.settings.min_particles)
+    if previous.n_particles < least:
+        raise SeriesError(f"series {job.name}: has {previous.n_particles} particles, at least {least} are needed")
+    if not previous.series.active.any():
+        raise SeriesError(f"series {job.name}: none of its tilts is in use; check the selection and the tilt limit")
+    for name, particles in previous.particles.items():
+        if not np.array_equal(particles.row, imported.particles[name].row):
+            raise SeriesError(
+                f"series {job.name}: {job.previous.poses} and {job.imported.poses} list different particles of {name}"
+            )
+
+
+def _load(job: science.SeriesJob, state: SeriesState, references: Mapping[str, Reference]) -> tuple[SpeciesData, ...]:
+    """Images of every species that has a reference, up to where that is to be trusted."""
+    read = tilt_reader(state.series, job.source.pixel_size_A)
+    threshold = job.context.settings.weight_threshold
+    species = {each.name: each.species for each in job.context.species}
+    found = []
+    for name, reference in references.items():
+        particles = state.particles[name]
+        images = load_particle_images(state.series, species[name], particles, read, reference.q_max, threshold)
+        found.append(SpeciesData(species[name], images, reference))
+    return tuple(found)
+
+
+def _found(previous: SeriesState, result: SeriesResult, names: tuple[str, ...]) -> SeriesState:
+    series = with_scales(result.state.series, np.exp(result.state.log_scale))
+    refined = dict(zip(names, result.state.particles, strict=True))
+    return SeriesState(series, previous.particles | refined)
+
+
+def _not_found(previous: SeriesState, data: tuple[SpeciesData, ...], names: tuple[str, ...]) -> SeriesState:
+    """The geometry as it came, with the scale at which the images agree best with the reference, if only just."""
+    weights = tilt_scales(previous.series)
+    state = State(previous.series, tuple(previous.particles[name] for name in names), np.zeros(len(weights)))
+    amplitude = max(score(state, data, weights).amplitude, LEAST_SCALE / float(weights.max()))
+    return SeriesState(with_scales(previous.series, amplitude * weights), previous.particles)
+
+
+def _backproject(job: science.SeriesJob, accumulators: Mapping[str, I64]) -> None:
+    """Add what the published files say; nothing is taken from memory, so a continued run has the same bits."""
+    settings, state = job.context.settings, read_state(job, job.output)
+    read = tilt_reader(state.series, job.source.pixel_size_A)
+    for each in job.context.species:
+        if each.name not in state.particles:
+            continue
+        species, particles = each.species, state.particles[each.name]
+        images = load_particle_images(
+            state.series, species, particles, read, _nyquist(species), settings.weight_threshold
+        )
+        backproject(accumulators[each.name], state.series, species, particles, images, job.context.exponent)

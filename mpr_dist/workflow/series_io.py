@@ -1,0 +1,162 @@
+"""One tilt series on the disk: its parameters, the poses of its particles, its images, and its standard deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpr_dist.errors import SeriesError
+from mpr_dist.imaging.particle_images import TiltReader
+from mpr_dist.model.population import SeriesFiles
+from mpr_dist.model.pose import Particles
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.model.warp import CubicGrid
+from mpr_dist.refinement.step import Sigmas
+from mpr_dist.storage.mrc import read_header, read_image
+from mpr_dist.storage.poses import ROW, SPECIES, read_poses, write_poses
+from mpr_dist.storage.star import write_table
+from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
+from mpr_dist.units import F32, F64
+from mpr_dist.workflow.science import SeriesJob
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# averages are even in size and may be trimmed a little
+SIZE_TOLERANCE = 0.01
+SIZE_TOLERANCE_PX = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesState:
+    """A series and the particles in it, by species; species without particles here are missing."""
+
+    series: TiltSeries
+    particles: dict[str, Particles]
+
+    @property
+    def n_particles(self) -> int:
+        return sum(len(particles) for particles in self.particles.values())
+
+
+def read_state(job: SeriesJob, files: SeriesFiles) -> SeriesState:
+    """What ``files`` (imported, previous or output of the job) say; a species they do not know is as imported.
+
+    Raises:
+        SeriesError, InputError: a file is missing, damaged, or contradicts the source.
+    """
+    source, entry = job.source, job.entry
+    series = read_tilt_series(
+        files.xml,
+        volume_size_A=[n * source.pixel_size_A for n in source.volume_size_px],
+        processing_folder=entry.xml.parent,
+    )
+    if len(entry.active) != series.n_tilts:
+        raise SeriesError(
+            f"series {job.name}: {files.xml} has {series.n_tilts} tilts, source {source.name} expects "
+            f"{len(entry.active)}; was the file changed after the source was added?"
+        )
+    series = replace(series, active=np.array(entry.active, bool))
+    if not series.image_size_A.all():
+        series = replace(series, image_size_A=_size_of_average(series, source.pixel_size_A))
+    known = read_poses(job.imported.poses) | (read_poses(files.poses) if files != job.imported else {})
+    names = [species.name for species in job.context.species]
+    return SeriesState(series, {name: known[name] for name in names if len(known.get(name, ()))})
+
+
+def _size_of_average(series: TiltSeries, pixel_A: float) -> F64:
+    """(2,) x, y in A, from the first image in use; zeros when there is none."""
+    for t in np.flatnonzero(series.active):
+        if series.image_paths:
+            width, height, _, _ = read_header(series.image_paths[t])
+            return np.array([width, height]) * pixel_A
+    return np.zeros(2)
+
+
+def tilt_reader(series: TiltSeries, pixel_A: float) -> TiltReader:
+    """Reads the average of a tilt and compares its size with what the series says.
+
+    The reader raises SeriesError for an image that is missing, damaged, or of another size.
+    """
+
+    def read(t: int) -> tuple[F32, float]:
+        if not series.image_paths:
+            raise SeriesError(f"series {series.name}: its XML has no <MoviePath>, so its images cannot be found")
+        path = series.image_paths[t]
+        image = read_image(path)
+        expected = series.image_size_A / pixel_A
+        found = np.array(image.shape[::-1], np.float64)
+        if (np.abs(found - expected) > np.maximum(SIZE_TOLERANCE_PX, SIZE_TOLERANCE * expected)).any():
+            raise SeriesError(
+                f"{path}: has {found[0]:.0f} x {found[1]:.0f} px, expected {expected[0]:.0f} x {expected[1]:.0f} px "
+                f"of {pixel_A:g} A; check the pixel size and binning in the settings of the source"
+            )
+        return image, pixel_A
+
+    return read
+
+
+def with_scales(series: TiltSeries, scale: F64) -> TiltSeries:
+    """The series with amplitude scales (tilts,) as Warp keeps them: relative weights and a weight of the series."""
+    top = float(scale.max())
+    weights = replace(series.weights, weight=CubicGrid.per_tilt(scale / top), series_weight=top)
+    return replace(series, weights=weights)
+
+
+def write_state(job: SeriesJob, state: SeriesState) -> None:
+    """Write the XML, into a copy of the imported one, and the poses. Nothing vouches for them before the summary."""
+    write_tilt_series(job.output.xml, job.imported.xml, state.series)
+    write_poses(job.output.poses, state.particles)
+
+
+def write_sigmas(path: Path, state: SeriesState, sigmas: Sigmas | None, species: tuple[str, ...]) -> None:
+    """Standard deviations of what was refined: a value per tilt, per particle, and per node of the image warp.
+
+    A (image warp, defocus, positions) and degrees (stage angles, orientations); -1 where unknown. ``species`` are those
+    that were refined, in the order of ``sigmas.pose``. Without sigmas only the tilts are listed.
+    """
+    import pandas as pd
+
+    n = state.series.n_tilts
+    tilts: dict[str, F64 | np.ndarray] = {"mprTilt": np.arange(n), "wrpAngleTilt": state.series.angle_deg}
+    blocks: dict[str, pd.DataFrame | Mapping[str, object]] = {}
+    if sigmas is not None:
+        tilts["mprSigmaLogScale"] = sigmas.log_scale
+        if sigmas.defocus_A.size:
+            tilts["mprSigmaDefocusAngst"] = sigmas.defocus_A
+        if sigmas.stage_angles_deg.size:
+            tilts |= {f"mprSigmaStageAngle{axis}": sigmas.stage_angles_deg[:, i] for i, axis in enumerate("XYZ")}
+        if sigmas.image_warp_A.size:
+            mean = sigmas.image_warp_A.mean(axis=(2, 3))
+            tilts |= {f"mprSigmaImageWarp{axis}Angst": mean[:, i] for i, axis in enumerate("XY")}
+            blocks["image_warp"] = pd.DataFrame(_finite(_warp_nodes(sigmas.image_warp_A)))
+        if sigmas.pose:
+            blocks["poses"] = _pose_sigmas(state, sigmas.pose, species)
+    write_table(path, {"tilts": pd.DataFrame(_finite(tilts)), **blocks})
+
+
+def _warp_nodes(sigma_A: F64) -> dict[str, np.ndarray]:
+    """Rows for every node of (tilts, 2, height, width)."""
+    n, _, height, width = sigma_A.shape
+    tilt, y, x = (a.ravel() for a in np.meshgrid(np.arange(n), np.arange(height), np.arange(width), indexing="ij"))
+    columns: dict[str, np.ndarray] = {"mprTilt": tilt, "mprNodeX": x, "mprNodeY": y}
+    return columns | {f"mprSigma{axis}Angst": sigma_A[:, i].ravel() for i, axis in enumerate("XY")}
+
+
+def _pose_sigmas(state: SeriesState, pose: tuple[F64, ...], species: tuple[str, ...]) -> pd.DataFrame:
+    import pandas as pd
+
+    names = [f"mprSigma{axis}Angst" for axis in "XYZ"] + [f"mprSigmaRotation{axis}" for axis in "XYZ"]
+    tables = []
+    for name, sigma in zip(species, pose, strict=True):
+        columns = _finite({column: sigma[:, i] for i, column in enumerate(names)})
+        tables.append(pd.DataFrame({SPECIES: [name] * len(sigma), ROW: state.particles[name].row} | columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _finite(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.where(np.isfinite(values), values, -1) for name, values in columns.items()}
