@@ -1,4 +1,4 @@
-"""fsc.star: the curves of two half-maps under RELION's names."""
+"""fsc.star: the curves of two half-maps in M's columns, and how they were made."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from mpr_dist.imaging.fsc import FscCurves
 from mpr_dist.storage.particle_columns import Columns
 from mpr_dist.storage.star import read_blocks, write_table
 
-CORRECTED = "rlnFourierShellCorrelationCorrected"
-UNMASKED = "rlnFourierShellCorrelationUnmaskedMaps"
-MASKED = "rlnFourierShellCorrelationMaskedMaps"
-RANDOMISED = "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"
-NOWHERE_A = 999.0  # what RELION writes for "no resolution"
+RESOLUTION = "wrpResolution"
+UNMASKED = "wrpFSCUnmasked"
+RANDOMISED = "wrpFSCRandomized"
+CORRECTED = "wrpFSCCorrected"
+MASKED = "wrpFSCMasked"
+NOWHERE_A = 999.0  # what RELION writes for "no resolution"; M's Infinity is refused by many readers
 
 
 def write_fsc(path: Path, curves: FscCurves) -> None:
@@ -29,13 +30,11 @@ def write_fsc(path: Path, curves: FscCurves) -> None:
         "rlnImageSize": curves.box_px,
     }
     columns = {
-        "rlnSpectralIndex": np.arange(len(frequency)),
-        "rlnResolution": frequency,
-        "rlnAngstromResolution": 1.0 / np.maximum(frequency, 1.0 / NOWHERE_A),
-        CORRECTED: curves.corrected,
+        RESOLUTION: 1.0 / np.maximum(frequency, 1.0 / NOWHERE_A),
         UNMASKED: curves.unmasked,
-        MASKED: curves.masked,
         RANDOMISED: curves.randomised,
+        CORRECTED: curves.corrected,
+        MASKED: curves.masked,
     }
     write_table(path, {"general": general, "fsc": pd.DataFrame(columns)})
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.imaging.fsc import FscCurves
-from mpr_dist.imaging.reference import Reference, map_scale, prepare_reference
+from mpr_dist.imaging.reference import Reference, prepare_reference
 from mpr_dist.maths.filters import soft_sphere
 from mpr_dist.model.species import Species
 from mpr_dist.storage.mrc import read_volume
@@ -46,11 +46,9 @@ def make_reference(job: PrepareJob) -> science.Reference:
             _check_shape(read_volume(path)[0], job.species.species, str(path))
             for path in (job.species.previous.half1, job.species.previous.half2)
         ]
-        mask = read_mask(job.species)
-        factor = np.float32(map_scale(0.5 * (halves[0] + halves[1]), mask))
         fraction = settings.first_iteration_fraction if job.context.is_first else 1.0
         reference, curves = prepare_reference(
-            halves[0] * factor, halves[1] * factor, mask, job.species.species, settings.share_below_A, fraction
+            halves[0], halves[1], read_mask(job.species), job.species.species, settings.share_below_A, fraction
         )
         return _publish(job, reference, curves)
     return _publish(job, Reference(np.zeros((2, 0, 0, 0, 2), np.float32), 0, 0.0, np.inf), None)
