@@ -216,3 +216,16 @@ def _publish(population: Population, source: Source) -> None:
     for entry in source.series:
         publish_bytes(imported.series(entry.name).xml, entry.xml.read_bytes())
     storage.add_source(population, source)
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Names of series from a text file, one per line; empty lines and those that begin with # mean nothing.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of names ({error})") from error
+    return tuple(line for line in lines if line and not line.startswith("#"))

@@ -6,9 +6,10 @@ find. Its random part is drawn in ``plant.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -75,6 +76,14 @@ class SimulatedProject:
     @property
     def mask(self) -> Path:
         return self.files.root / "relion" / "mask.mrc"
+
+
+def settings_from(preset: str, given: Mapping[str, Any]) -> SimulateSettings:
+    """A preset ("demo" or "fixture") with other values by their names; None means "as in the preset"."""
+    presets = {"demo": SimulateSettings.demo, "fixture": SimulateSettings.fixture}
+    if preset not in presets:
+        raise InputError(f"simulate: preset {preset!r} is not known; there are {' and '.join(presets)}")
+    return replace(presets[preset](), **{name: value for name, value in given.items() if value is not None})
 
 
 def simulate_project(out: Path, settings: SimulateSettings, progress: Progress | None = None) -> SimulatedProject:

@@ -1,0 +1,29 @@
+"""mpr-dist population"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mpr_dist.cli.options import PopulationDir, examples, group, say
+
+app = group("Make and look at a population: the directory of one project.")
+
+
+@app.command(epilog=examples("mpr-dist population create pop --name hiv"))
+def create(directory: PopulationDir, name: Annotated[str, typer.Option(help="What the project is called.")]) -> None:
+    """Make an empty population. Input stays where it is and is only read; all results go below DIR."""
+    from mpr_dist.workflow.create import create_population
+
+    made = create_population(directory, name)
+    say([f"population {made.name} in {made.path}; next: mpr-dist source add {directory}"])
+
+
+@app.command(epilog=examples("mpr-dist population show pop"))
+def show(directory: PopulationDir) -> None:
+    """Show the sources, the species and the iteration in force."""
+    from mpr_dist.storage.population import load_population
+    from mpr_dist.workflow.show import population_lines
+
+    say(population_lines(load_population(directory)))

@@ -1,0 +1,53 @@
+"""mpr-dist source"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpr_dist.cli.options import PopulationDir, examples, group, say
+
+app = group("Tilt series: add those of a Warp project, list them.")
+
+
+@app.command(
+    epilog=examples(
+        "mpr-dist source add pop --name grid1 --warp-settings warp_tiltseries.settings",
+        "mpr-dist source add pop --name grid1 --warp-settings warp_tiltseries.settings --max-tilts 15",
+    )
+)
+def add(
+    directory: PopulationDir,
+    name: Annotated[str, typer.Option(help="Name of the source.")],
+    warp_settings: Annotated[Path, typer.Option(help="The .settings file of the tilt series (Warp or WarpTools).")],
+    max_tilts: Annotated[
+        int | None, typer.Option(help="Use only so many tilts of each series, those of lowest dose.")
+    ] = None,
+    include_deselected: Annotated[
+        bool, typer.Option("--include-deselected", help="Use tilts that were deselected (UseTilt False), too.")
+    ] = False,
+    files: Annotated[
+        Path | None, typer.Option(help="Text file with the names of the series to take, one per line.")
+    ] = None,
+) -> None:
+    """Add the tilt series of a Warp project.
+
+    Reads the settings, the XML file of every tilt series, and the headers of its averages. Lists what was taken and
+    what was left out, with the reason.
+    """
+    from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source, read_names
+
+    names = None if files is None else read_names(files)
+    request = SourceRequest(name, warp_settings, max_tilts, include_deselected, names)
+    say(add_warp_source(directory, request).lines)
+
+
+@app.command("list", epilog=examples("mpr-dist source list pop"))
+def list_(directory: PopulationDir) -> None:
+    """List the sources of a population."""
+    from mpr_dist.storage.population import load_population
+    from mpr_dist.workflow.show import source_lines
+
+    say(source_lines(load_population(directory)))

@@ -1,0 +1,64 @@
+"""mpr-dist species"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpr_dist.cli.options import PopulationDir, examples, group, say
+
+app = group("Kinds of particles: add one with its half-maps, mask and particle table, list them.")
+
+
+@app.command(
+    epilog=examples(
+        "mpr-dist species add pop --name apo --half1 half1.mrc --half2 half2.mrc --mask mask.mrc \\",
+        "    --particles run_data.star --diameter 130 --symmetry O",
+    )
+)
+def add(
+    directory: PopulationDir,
+    name: Annotated[str, typer.Option(help="Name of the species.")],
+    half1: Annotated[Path, typer.Option(help="Unfiltered half-map 1 (MRC).")],
+    half2: Annotated[Path, typer.Option(help="Unfiltered half-map 2 (MRC).")],
+    mask: Annotated[Path, typer.Option(help="Binary mask on the box of the half-maps; see mpr-dist mask create.")],
+    particles: Annotated[
+        Path, typer.Option(help="Particle table: RELION 3.1, 4 or 5, an optimisation set, Warp's export, or M's.")
+    ],
+    diameter: Annotated[float, typer.Option(help="Diameter of the particle in A; the box will be twice of it.")],
+    symmetry: Annotated[str, typer.Option(help="Point group with RELION's names and axes: C1, C4, D2, O ...")] = "C1",
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Resample the maps to this pixel, in A [default: keep theirs].")
+    ] = None,
+    ignore_unmatched: Annotated[
+        bool, typer.Option("--ignore-unmatched", help="Leave out particles of series that the population lacks.")
+    ] = False,
+    coordinate_pixel: Annotated[
+        float | None, typer.Option(help="Pixel of the table's coordinates in A, instead of what it says.")
+    ] = None,
+    shift_pixel: Annotated[
+        float | None, typer.Option(help="Pixel of the table's origins in A, instead of what it says.")
+    ] = None,
+) -> None:
+    """Add a species, and tell how its coordinates, origins, angles, names and half-sets were understood.
+
+    Refuses when particles match no tilt series or lie outside their tomogram: the usual reason is a wrong pixel size.
+    """
+    from mpr_dist.workflow.import_species import SpeciesRequest, add_species
+
+    request = SpeciesRequest(
+        name, half1, half2, mask, particles, diameter, symmetry, pixel_size, ignore_unmatched, coordinate_pixel,
+        shift_pixel,
+    )  # fmt: skip
+    say(add_species(directory, request).lines)
+
+
+@app.command("list", epilog=examples("mpr-dist species list pop"))
+def list_(directory: PopulationDir) -> None:
+    """List the species of a population."""
+    from mpr_dist.storage.population import load_population
+    from mpr_dist.workflow.show import species_lines
+
+    say(species_lines(load_population(directory)))

@@ -1,0 +1,134 @@
+"""How far a population is from a known truth: every particle image's position, view and defocus, and the density."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mpr_dist.errors import InputError
+from mpr_dist.imaging.fsc import fsc, resolution_A
+from mpr_dist.imaging.geometry import project, views
+from mpr_dist.imaging.reference import use_mask
+from mpr_dist.maths.fourier import crop_or_pad_real
+from mpr_dist.maths.symmetry import rotations
+from mpr_dist.model.population import Population, SeriesEntry, Source, SpeciesFiles
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.storage.mrc import read_volume
+from mpr_dist.storage.population import last_iteration_with
+from mpr_dist.storage.poses import read_poses
+from mpr_dist.storage.warp_xml import read_tilt_series
+from mpr_dist.units import A_PER_UM, F64, I64
+from mpr_dist.workflow.fsc_table import read_fsc
+
+PARTS = ("lowest third of the dose", "middle third", "highest third", "all tilts")
+
+
+@dataclass(frozen=True)
+class ParameterErrors:
+    """Root mean squares, one per entry of ``PARTS``, pooled over all series.
+
+    Attributes:
+        position_A: per axis of the image, each particle's mean over its tilts removed.
+        view_deg: rotation between the true and the found view, up to the symmetry.
+        defocus_A: of every particle image.
+    """
+
+    position_A: tuple[float, ...]
+    view_deg: tuple[float, ...]
+    defocus_A: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MapQuality:
+    """Where the half-maps agree (FSC 0.143), where their mean agrees with the truth (FSC 0.5), its mean FSC with it."""
+
+    half_maps_A: float
+    truth_A: float
+    mean_truth_fsc: float
+
+
+def parameter_errors(population: Population, iteration: int, truth: Path, species: str) -> ParameterErrors:
+    """Compare with ``truth``/NAME_projections.npz of every series that has particles of the species.
+
+    Raises:
+        InputError: the truth of a series is missing or has another shape.
+    """
+    files = next(each for each in population.species if each.name == species)
+    parts: list[list[tuple[F64, F64, F64]]] = [[] for _ in PARTS]
+    for source, entry in population.series:
+        if files.particles_in(entry.name):
+            series, errors = _of_series(population, iteration, truth, files, source, entry)
+            for part, tilts in zip(parts, _tilts(series), strict=True):
+                part.append((errors[0][:, tilts].ravel(), errors[1][:, tilts].ravel(), errors[2][:, tilts].ravel()))
+    rms = [[_rms([one[kind] for one in part]) for part in parts] for kind in range(3)]
+    return ParameterErrors(tuple(rms[0]), tuple(rms[1]), tuple(rms[2]))
+
+
+def map_quality(population: Population, iteration: int, density: Path, species: str) -> MapQuality:
+    files = next(each for each in population.species if each.name == species)
+    result, pixel = population.files(iteration).species(species), files.species.pixel_size_A
+    halves = [read_volume(path)[0] for path in (result.half1, result.half2)]
+    true, true_pixel = read_volume(density)
+    if abs(true_pixel / pixel - 1) > 1e-3 or files.mask is None:
+        raise InputError(f"{density}: has pixels of {true_pixel:g} A, the species has {pixel:g} A")
+    box = len(halves[0])
+    mask = use_mask(read_volume(files.mask)[0], pixel)
+    curve = fsc((halves[0] + halves[1]) * mask, crop_or_pad_real(true, box) * mask)
+    return MapQuality(
+        read_fsc(result.fsc).resolution_A, resolution_A(curve, pixel, box, 0.5), float(curve[1 : box // 2].mean())
+    )
+
+
+def load_series(source: Source, entry: SeriesEntry, xml: Path) -> TiltSeries:
+    """The state that one iteration's XML holds, with sizes and paths of its source."""
+    return read_tilt_series(
+        xml,
+        volume_size_A=[n * source.pixel_size_A for n in source.volume_size_px],
+        image_size_A=[n * source.pixel_size_A for n in source.image_size_px],
+        processing_folder=entry.xml.parent,
+    )
+
+
+def _of_series(
+    population: Population, iteration: int, truth: Path, files: SpeciesFiles, source: Source, entry: SeriesEntry
+) -> tuple[TiltSeries, tuple[F64, F64, F64]]:
+    """(particles, tilts, axes) position error in A; (particles, tilts) angle in degrees and defocus error in A."""
+    state = population.files(last_iteration_with(population, entry.name, iteration + 1)).series(entry.name)
+    series = load_series(source, entry, state.xml)
+    particles = read_poses(state.poses)[files.name]
+    path = truth / f"{entry.name}_projections.npz"
+    try:
+        with np.load(path) as stored:
+            true_xy, true_defocus, true_view = (
+                stored[key].astype(np.float64) for key in ("xy_A", "defocus_um", "view")
+            )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    found = project(series, particles.position_A)
+    if true_xy.shape != found.xy_A.shape:
+        raise InputError(f"{path}: holds particles and tilts {true_xy.shape[:2]}, found were {found.xy_A.shape[:2]}")
+    shift = found.xy_A - true_xy
+    shift = shift - shift[:, list(entry.active)].mean(axis=1, keepdims=True)
+    view = views(series, particles.position_A, particles.angles_deg)
+    defocus = A_PER_UM * (found.defocus_um - true_defocus)
+    return series, (shift, angle_between(view, true_view, files.species.symmetry), defocus)
+
+
+def angle_between(a: F64, b: F64, symmetry: str) -> F64:
+    """(...) smallest angle in degrees between rotations (..., 3, 3), over all symmetric copies of the particle."""
+    relative = np.einsum("...ji,...jk->...ik", b, a)  # B' A; its trace with every operator tells the angle
+    traces = np.einsum("...ij,sij->...s", relative, rotations(symmetry))
+    return np.asarray(np.rad2deg(np.arccos(np.clip((traces.max(-1) - 1.0) / 2.0, -1.0, 1.0))))
+
+
+def _tilts(series: TiltSeries) -> list[I64]:
+    """Indices of the tilts of each of ``PARTS``."""
+    order = np.argsort(series.dose, kind="stable")
+    return [*np.array_split(order, 3), order]
+
+
+def _rms(values: Sequence[F64]) -> float:
+    return float(np.sqrt(np.mean(np.square(np.concatenate(values)))))

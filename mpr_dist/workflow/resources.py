@@ -1,0 +1,36 @@
+"""What this machine, or the job's share of it, has to give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_memory() -> int:
+    """Bytes that can be used now: what the kernel calls available, at most what the control group leaves."""
+    found = [value for value in (_of_machine(), _of_group()) if value is not None]
+    return min(found) if found else 1 << 62
+
+
+def _of_machine() -> int | None:
+    for line in _text(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _of_group() -> int | None:
+    limit, used = _text(_CGROUP / "memory.max").strip(), _text(_CGROUP / "memory.current").strip()
+    if not limit.isdigit() or not used.isdigit():
+        return None
+    # pages of files are counted as used, but go when memory is wanted
+    cache = [line.split()[1] for line in _text(_CGROUP / "memory.stat").splitlines() if line.startswith("file ")]
+    return max(0, int(limit) - int(used) + sum(int(value) for value in cache))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,78 @@
+"""Settings of ``refine`` from a TOML file and from what was given besides; the latter wins."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from mpr_dist.errors import InputError
+from mpr_dist.model.settings import Priors, RefineSettings
+
+_NUMBERS = (int, float)
+
+
+def refine_settings(file: Path | None, given: Mapping[str, Any], priors: Mapping[str, float | None]) -> RefineSettings:
+    """Settings by the names of ``RefineSettings`` and ``Priors``; None means "not given".
+
+    The file may hold them at its top or in a table [refine], such as settings.toml of an iteration does.
+
+    Raises:
+        InputError: the file cannot be read, or a name or value is not understood.
+    """
+    table = {} if file is None else _read(file)
+    where = "settings" if file is None else str(file)
+    from_file = table.pop("priors", {})
+    if not isinstance(from_file, dict):
+        raise InputError(f"{where}: priors must be a table, got {from_file!r}")
+    values = table | {name: value for name, value in given.items() if value is not None}
+    chosen = from_file | {name: value for name, value in priors.items() if value is not None}
+    checked = {name: _checked(where, RefineSettings(), name, value) for name, value in values.items()}
+    sigmas = {name: _checked(where, Priors(), name, value) for name, value in chosen.items()}
+    for name, sigma in sigmas.items():
+        if not sigma > 0:
+            raise InputError(f"{where}: the prior {name} is a standard deviation and must be positive, got {sigma:g}")
+    return RefineSettings(**checked, priors=Priors(**sigmas))
+
+
+def parse_grid(text: str | None) -> tuple[int, int] | None:
+    """ "6x4" -> (6, 4), width and height. Raises InputError for anything else."""
+    if text is None:
+        return None
+    width, _, height = text.lower().replace("×", "x").partition("x")
+    if not (width.strip().isdigit() and height.strip().isdigit()):
+        raise InputError(f"an image warp is given as WIDTHxHEIGHT, such as 6x4; got {text!r}")
+    return int(width), int(height)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid TOML ({error})") from error
+    inner = table.get("refine", table)
+    if not isinstance(inner, dict):
+        raise InputError(f"{path}: refine must be a table, got {inner!r}")
+    return dict(inner)
+
+
+def _checked(where: str, default: RefineSettings | Priors, name: str, value: Any) -> Any:
+    """The value in the type that the field has."""
+    known = [field.name for field in fields(default) if field.name != "priors"]
+    if name not in known:
+        raise InputError(f"{where}: {name!r} is not known; known are {', '.join(known)}")
+    if name == "image_warp":
+        grid = parse_grid(value) if isinstance(value, str) else value
+        if isinstance(grid, list | tuple) and len(grid) == 2 and all(type(n) is int for n in grid):
+            return tuple(grid)
+        raise InputError(f"{where}: image_warp needs two whole numbers, such as [6, 4]; got {value!r}")
+    kind = type(getattr(default, name))
+    if kind is float and type(value) in _NUMBERS:
+        return float(value)
+    if type(value) is not kind:
+        raise InputError(f"{where}: {name} needs a value of type {kind.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,58 @@
+"""Populations and their state as lines for people."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mpr_dist.model.population import Population
+
+
+def population_lines(population: Population) -> list[str]:
+    return [
+        f"population {population.name} in {population.path}",
+        f"  iteration in force: {population.iteration:03d}",
+        *(f"  {line}" for line in [*source_lines(population), *species_lines(population)]),
+    ]
+
+
+def source_lines(population: Population) -> list[str]:
+    return [
+        f"source {s.name}: {len(s.series)} tilt series, {sum(e.tilts for e in s.series)} tilts, images of "
+        f"{s.image_size_px[0]} x {s.image_size_px[1]} px at {s.pixel_size_A:g} A, from {s.settings}"
+        for s in population.sources
+    ] or ["no source yet: mpr-dist source add"]
+
+
+def species_lines(population: Population) -> list[str]:
+    return [
+        f"species {f.name}: {sum(n for _, n in f.particles)} particles in {len(f.particles)} tilt series, symmetry "
+        f"{f.species.symmetry}, diameter {f.species.diameter_A:g} A, box {f.species.box_px} px of "
+        f"{f.species.pixel_size_A:g} A"
+        for f in population.species
+    ] or ["no species yet: mpr-dist species add"]
+
+
+def status_lines(status: dict[str, Any]) -> list[str]:
+    """From the value that ``workflow.status.status`` makes."""
+    holder = status["running"]
+    running = "nothing runs" if holder is None else f"process {holder['pid']} on {holder['host']} runs here"
+    lines = [f"population {status['name']}: iteration {status['iteration']:03d} is in force; {running}"]
+    for iteration in status["iterations"]:
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(iteration["counts"].items()))
+        lines.append(f"iteration {iteration['number']:03d}: {iteration['state']}; series: {counts}")
+        lines += [
+            f"  {name}: {resolution_text(result['resolution_A'])}"
+            for name, result in iteration["species"].items()
+            if result is not None
+        ]
+        lines += [
+            f"  {name}: LEFT OUT: {one['reason']}"
+            for name, one in iteration["series"].items()
+            if one["state"] == "failed"
+        ]
+    return lines
+
+
+def resolution_text(resolution_A: float) -> str:
+    return f"{resolution_A:.2f} A" if math.isfinite(resolution_A) else "the half-maps share nothing"
