@@ -1,0 +1,120 @@
+"""A small tilt series with everything in it that can move, and images and references to compare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mpr_dist.imaging.ctf import tilt_scales
+from mpr_dist.imaging.geometry import project
+from mpr_dist.imaging.particle_images import ParticleImages
+from mpr_dist.imaging.reference import Reference
+from mpr_dist.imaging.samples import box_samples
+from mpr_dist.model.optics import Optics
+from mpr_dist.model.pose import Particles
+from mpr_dist.model.species import Species
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.model.warp import CubicGrid, DoseWeights, ImageWarp, LinearGrid4, StageAngles, VolumeWarp
+from mpr_dist.refinement.layout import Layout
+from mpr_dist.refinement.objective import SpeciesData
+from mpr_dist.refinement.state import State, shape_grids
+
+N_TILTS, PIXEL_A, BOX = 4, 4.0, 24
+IMAGE_A, VOLUME_A = np.array([800.0, 600.0]), np.array([800.0, 600.0, 240.0])
+FULL = Layout(N_TILTS, (3, 2), True, True, True)
+
+
+def a_grid(rng, shape, size, offset=0.0) -> CubicGrid:
+    return CubicGrid(offset + size * rng.standard_normal(shape))
+
+
+def a_series(seed: int = 0, **changes) -> TiltSeries:
+    """Exposures out of order, grids of other shapes than the layout's, a volume warp that moves with the dose."""
+    rng, n = np.random.default_rng(seed), N_TILTS
+    drift = [LinearGrid4(2.0 * rng.standard_normal((3, 1, 1, 1))) for _ in range(3)]
+    optics = Optics(
+        defocus_um=a_grid(rng, (n, 1, 1), 0.1, 1.5),
+        defocus_delta_um=a_grid(rng, (n, 1, 1), 0.05, 0.1),
+        defocus_angle_deg=a_grid(rng, (n, 1, 1), 20.0, 30.0),
+    )
+    series = TiltSeries(
+        name="TS_01",
+        angle_deg=np.array([-40.0, -10.0, 15.0, 45.0]),
+        dose=np.array([9.0, 0.0, 3.0, 6.0]),
+        axis_angle_deg=np.full(n, 84.0) + rng.uniform(-1, 1, n),
+        axis_offset_A=rng.uniform(-10, 10, (n, 2)),
+        use_tilt=np.ones(n, bool),
+        active=np.ones(n, bool),
+        image_size_A=IMAGE_A,
+        volume_size_A=VOLUME_A,
+        level_angle_deg=(3.0, -2.0),
+        optics=optics,
+        image_warp=ImageWarp(a_grid(rng, (n, 3, 4), 5.0), a_grid(rng, (n, 3, 4), 5.0)),
+        volume_warp=VolumeWarp(*drift),
+        stage_angles=StageAngles(*(a_grid(rng, (n, 1, 1), 2.0) for _ in range(3))),
+        weights=DoseWeights(),
+    )
+    return replace(series, **changes)
+
+
+def some_particles(count: int = 5, seed: int = 1) -> Particles:
+    rng = np.random.default_rng(seed)
+    return Particles(
+        rng.uniform(0.3, 0.7, (count, 3)) * VOLUME_A,
+        np.stack([rng.uniform(-180, 180, count), rng.uniform(20, 160, count), rng.uniform(-180, 180, count)], 1),
+        (1 + np.arange(count) % 2).astype(np.int8),
+        np.arange(count),
+    )
+
+
+def a_state(layout: Layout, series: TiltSeries | None = None, particles: tuple[Particles, ...] | None = None) -> State:
+    series = a_series() if series is None else series
+    particles = (some_particles(),) if particles is None else particles
+    return State(shape_grids(series, layout), particles, np.log(tilt_scales(series)))
+
+
+def random_step(layout: Layout, state: State, seed: int, size: float = 1.0):
+    """A step in everything: of order A, degrees, 100 A, A^2 and tenths for the series, A and hundredths for poses."""
+    rng = np.random.default_rng(seed)
+    sizes = {"image_warp_x": 1.0, "image_warp_y": 1.0, "stage_angles": 1.0, "defocus": 100.0, "bfactor": 20.0}
+    step = np.zeros(layout.n_series)
+    for name, part in layout.slices.items():
+        step[part] = sizes.get(name, 0.1) * rng.standard_normal(part.stop - part.start)
+    scale = np.r_[np.full(3, 1.0), np.full(3, 0.02)]
+    poses = [scale * rng.standard_normal((len(p), 6)) for p in state.particles]
+    return size * step, [size * p for p in poses]
+
+
+def data_of(series: TiltSeries, particles: Particles, volumes, grid_px: int, seed: int = 2) -> SpeciesData:
+    """Random images, cut a little beside where the particles are, to compare with given transforms."""
+    rng = np.random.default_rng(seed)
+    species = Species("small", PIXEL_A, BOX, 60.0)
+    samples = box_samples(2 * BOX, PIXEL_A, 0.4 / PIXEL_A)
+    shape = (len(particles), series.n_tilts)
+    xy_A = project(series, particles.position_A).xy_A + rng.uniform(-1, 1, (*shape, 2))
+    values = rng.standard_normal((*shape, len(samples.kx), 2)).astype(np.float32)
+    active = np.ones(shape, bool)
+    active[0, 1] = False
+    values[~active] = 0
+    noise = rng.uniform(0.5, 2.0, (series.n_tilts, samples.n_rings))
+    n_samples = np.full(series.n_tilts, len(samples.kx))
+    n_samples[0] = len(samples.kx) // 2
+    images = ParticleImages(samples, values, active, xy_A, noise, n_samples)
+    return SpeciesData(species, images, Reference(volumes, grid_px, 0.5 / PIXEL_A, 2 * PIXEL_A))
+
+
+def smooth_volumes(grid: int, seed: int = 3):
+    """Transforms linear in each coordinate, for which trilinear interpolation is exact: no cells, no kinks.
+
+    F = a + i (b . k + c x y z) fulfils F(-k) = conj F(k), so mirrored samples join smoothly as well.
+    """
+    rng = np.random.default_rng(seed)
+    n = grid + 3
+    z, y, x = np.meshgrid(np.arange(n) - n // 2, np.arange(n) - n // 2, np.arange(grid // 2 + 2), indexing="ij")
+    out = np.zeros((2, n, n, grid // 2 + 2, 2), np.float32)
+    for half in range(2):
+        b, c = rng.uniform(-1, 1, 3) / grid, rng.uniform(-1, 1) * (3.0 / grid) ** 3
+        out[half, ..., 0] = rng.uniform(1.0, 2.0)
+        out[half, ..., 1] = 3 * (b[0] * x + b[1] * y + b[2] * z + c * x * y * z)
+    return out
