@@ -185,6 +185,10 @@ class IterationFiles:
         return self.root / "events.jsonl"
 
     @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
     def done(self) -> Path:
         return self.root / "DONE"
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import mpr_dist
 from mpr_dist.engine import events
-from mpr_dist.engine.executor import Executor
+from mpr_dist.engine.executor import TASK_ERRORS, Executor
 from mpr_dist.errors import Interrupted, MprError
 from mpr_dist.model.population import IterationFiles, Population
 from mpr_dist.refinement.batches import guided_batches
@@ -26,6 +26,7 @@ from mpr_dist.storage.accumulators import Manifest
 from mpr_dist.storage.ledger import Ledger
 from mpr_dist.storage.publish import clean_litter, disk, publish_json
 from mpr_dist.workflow.acceptance import Acceptance
+from mpr_dist.workflow.iteration_report import write_report
 from mpr_dist.workflow.jobs import prepare_jobs, series_cost, series_jobs, species_hash, species_inputs
 from mpr_dist.workflow.merge import merge
 from mpr_dist.workflow.references import keep_reference, kept_reference
@@ -38,6 +39,8 @@ from mpr_dist.workflow.watching import watching
 T = TypeVar("T")
 
 ATTEMPTS = 4  # dispatches of a series whose partial is lost or not accepted, before it is given up
+# a report shows results and changes none: whatever is wrong with it, the iteration stands
+REPORT_ERRORS: tuple[type[Exception], ...] = (*TASK_ERRORS, LookupError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -240,9 +243,17 @@ class IterationDriver:
             disk().unlink(self.files.series(name).summary)
         done = len(self.accepted.series)
         self._tell(events.IterationFinished(self.files.number, done, len(self.failed), seconds))
+        self._report()
         record = {"series": sorted(self.accepted.series), "failed": self.failed, "resolution_A": resolution}
         publish_json(self.files.done, record)
         disk().remove_tree(self.files.scratch)
+
+    def _report(self) -> None:
+        """A report that cannot be written is told of; the iteration stands without it."""
+        try:
+            write_report(self.population, self.files.number)
+        except REPORT_ERRORS as error:
+            self._tell(events.Message(f"the report of iteration {self.files.number:03d} is missing: {reason(error)}"))
 
     def _end_if_stopped(self) -> None:
         if not self.tools.stop():

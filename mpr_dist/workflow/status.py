@@ -40,7 +40,7 @@ def status(population: Population) -> dict[str, Any]:
 
 
 def _iteration(population: Population, files: IterationFiles) -> dict[str, Any]:
-    accepted, failed = _decided(files)
+    accepted, failed = decided(files)
     series = {entry.name: _series(files, entry.name, accepted, failed) for _, entry in population.series}
     return {
         "number": files.number,
@@ -51,7 +51,7 @@ def _iteration(population: Population, files: IterationFiles) -> dict[str, Any]:
     }
 
 
-def _decided(files: IterationFiles) -> tuple[set[str], dict[str, str]]:
+def decided(files: IterationFiles) -> tuple[set[str], dict[str, str]]:
     """Series that count, and those left out with their reasons: from DONE, or as far as the ledger has come."""
     record = _read(files.done)
     if record is not None and "series" in record:
@@ -76,6 +76,7 @@ def _series(files: IterationFiles, name: str, accepted: set[str], failed: dict[s
         return {"state": "failed", "reason": failed[name]}
     summary = read_summary(files.series(name))
     numbers = {} if summary is None else summary.get("numbers", {})
+    numbers = {key: value for key, value in numbers.items() if not isinstance(value, dict)}  # details: the report's
     if name in accepted:
         return {"state": "done", **numbers}
     return {"state": "pending" if summary is None else "refined", **numbers}
