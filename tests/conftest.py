@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +23,26 @@ def shared() -> Path:
     if not (folder / "data" / "apoferritin").is_dir():
         pytest.skip(f"MPR_DIST_SHARED={named} holds no data/apoferritin")
     return folder
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory) -> SimulatedProject:
+    """The simulated fixture: one series of eight particles. Made once per process; tests only read it."""
+    return simulate_project(tmp_path_factory.mktemp("project") / "fixture", SimulateSettings.fixture())
+
+
+@pytest.fixture
+def own_project(project, tmp_path) -> Path:
+    """A copy of the fixture that a test may spoil."""
+    return Path(shutil.copytree(project.files.root, tmp_path / "project"))
+
+
+@pytest.fixture
+def digests() -> Callable[[Path], dict[str, str]]:
+    """Hash of every file below a folder, by its path in it."""
+
+    def of(root: Path) -> dict[str, str]:
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    return of

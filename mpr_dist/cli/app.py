@@ -47,13 +47,19 @@ for module in (refine, status, simulate):
     module.register(app)
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"mpr-dist {mpr_dist.__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The help of the whole stands above: this only holds the options that come before a command."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ def refine_settings(file: Path | None, given: Mapping[str, Any], priors: Mapping
     The file may hold them at its top or in a table [refine], such as settings.toml of an iteration does.
 
     Raises:
-        InputError: the file cannot be read, or a name or value is not understood.
+        InputError: the file cannot be read, a name or value is not understood, or nothing is to be refined.
     """
     table = {} if file is None else _read(file)
     where = "settings" if file is None else str(file)
@@ -34,7 +34,13 @@ def refine_settings(file: Path | None, given: Mapping[str, Any], priors: Mapping
     for name, sigma in sigmas.items():
         if not sigma > 0:
             raise InputError(f"{where}: the prior {name} is a standard deviation and must be positive, got {sigma:g}")
-    return RefineSettings(**checked, priors=Priors(**sigmas))
+    chosen_settings = RefineSettings(**checked, priors=Priors(**sigmas))
+    if not chosen_settings.refines_anything:
+        raise InputError(
+            "nothing was chosen to refine: give --image-warp, --particles, --stage-angles or --defocus; for new maps "
+            "alone there is mpr-dist reconstruct"
+        )
+    return chosen_settings
 
 
 def parse_grid(text: str | None) -> tuple[int, int] | None:
