@@ -82,13 +82,14 @@ def run_demo(
     start = time.monotonic()
     made = simulate_project(directory / "project", simulated or SimulateSettings.demo(), progress)
     say(f"simulated {len(made.series)} tilt series in {made.files.root}, with the truth in {made.truth}")
-    path = _import(directory / "population", made, say)
+    path = directory / "population"
+    _import(path, made, say)
     outcome = refine_population(path, refine, engine)
-    return _compare(outcome, made, time.monotonic() - start)
+    return _compare(path, outcome, made, start)
 
 
-def _import(path: Path, made: SimulatedProject, say: Say) -> Path:
-    path = create_population(path, "demo").path
+def _import(path: Path, made: SimulatedProject, say: Say) -> None:
+    create_population(path, "demo")
     source = add_warp_source(path, SourceRequest("simulated", made.files.settings))
     half1, half2 = made.half_maps
     species = made.species
@@ -97,12 +98,11 @@ def _import(path: Path, made: SimulatedProject, say: Say) -> Path:
     )
     for line in [*source.lines, *add_species(path, request).lines]:
         say(line)
-    return path
 
 
-def _compare(outcome: Outcome, made: SimulatedProject, seconds: float) -> DemoResult:
+def _compare(path: Path, outcome: Outcome, made: SimulatedProject, start: float) -> DemoResult:
     population = outcome.population
     density, last = made.truth / "density.mrc", population.iteration
     first, final = (map_quality(population, number, density, SPECIES) for number in (0, last))
     before, after = (parameter_errors(population, number, made.truth, SPECIES) for number in (0, last))
-    return DemoResult(population.path, last, (first, final), (before, after), seconds)
+    return DemoResult(path, last, (first, final), (before, after), time.monotonic() - start)
