@@ -42,9 +42,7 @@ def jacobian(series: TiltSeries, particles: Particles, projection: Projection, l
     return Jacobian(np.concatenate(blocks, axis=-1), pose)
 
 
-def _series_block(
-    name: str, series: TiltSeries, particles: Particles, projection: Projection, layout: Layout
-) -> F64:
+def _series_block(name: str, series: TiltSeries, particles: Particles, projection: Projection, layout: Layout) -> F64:
     n_p, n_t, width = len(particles), layout.n_tilts, layout.widths[name]
     block = np.zeros((n_t, n_p, N_LOCAL, width))
     if name.startswith("image_warp"):

@@ -97,6 +97,7 @@ class Evaluation:
     series_information: (tilts, parameters per tilt, same) what the images of each tilt say about its own parameters.
     pose_information: (tilts, points, 6, 6) what each tilt adds to the normal matrix of every pose.
     steepness: (tilts,) d log(information) / d B of each tilt, A^-2.
+    occam: the cost of amplitude it includes.
     """
 
     likelihood: float
@@ -107,6 +108,7 @@ class Evaluation:
     series_information: F64
     pose_information: F64
     steepness: F64
+    occam: Occam | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,14 +136,26 @@ class Occam:
         """Value, and per tilt the slope and curvature with respect to log x."""
         change = state.series.weights.bfactor.values.ravel() - self.bfactor
         rx = self.r * np.exp(np.minimum(2 * (state.log_scale - self.log_scale) + self.steepness * change, 50.0))
-        return -0.5 * float((self.n * np.log1p(rx)).sum()), -0.5 * self.n * rx / (1 + rx), 0.5 * self.n * rx / (1 + rx) ** 2
+        return (
+            -0.5 * float((self.n * np.log1p(rx)).sum()),
+            -0.5 * self.n * rx / (1 + rx),
+            0.5 * self.n * rx / (1 + rx) ** 2,
+        )
 
 
 def evaluate(
-    state: State, origin: State, layout: Layout, prior: Precision, data: tuple[SpeciesData, ...], occam: Occam | None
+    state: State,
+    origin: State,
+    layout: Layout,
+    prior: Precision,
+    data: tuple[SpeciesData, ...],
+    occam: Occam | None,
+    *,
+    cross_half: bool = False,
 ) -> Evaluation:
     """Value, gradient and normal matrix at a state; one pass over the images. origin: the prior's centre."""
-    passes = [products(state.series, p, d) for p, d in zip(state.particles, data, strict=True)]
+    pairs = zip(state.particles, data, strict=True)
+    passes = [products(state.series, p, d, cross_half=cross_half) for p, d in pairs]
     jacobians = [
         jacobian(state.series, p, projection, layout)
         for p, (_, projection) in zip(state.particles, passes, strict=True)
@@ -150,18 +164,28 @@ def evaluate(
     xm = sum((product.xm.sum(0) for product, _ in passes), np.zeros(layout.n_tilts))
     mm = sum((product.mm.sum(0) for product, _ in passes), np.zeros(layout.n_tilts))
     likelihood = float((2 * scale * xm - scale**2 * mm).sum())
-    equations, series_information, pose_information = _assemble(scale, [product for product, _ in passes], jacobians, layout)
+    equations, series_information, pose_information = _assemble(
+        scale, [product for product, _ in passes], jacobians, layout
+    )
     offset = series_offsets(state, origin, layout)
     equations, log_prior = _add_prior(equations, offset, prior)
     log_prior += _add_occam(equations, state, layout, occam)
     if layout.poses:
-        pairs = zip(state.particles, origin.particles, strict=True)
-        poses = np.concatenate([pose_offsets(p, q) for p, q in pairs])
+        moved = zip(state.particles, origin.particles, strict=True)
+        poses = np.concatenate([pose_offsets(p, q) for p, q in moved])
         log_prior -= 0.5 * float((poses**2 * prior.pose).sum())
         p = equations.p + np.diag(prior.pose)
         equations = NormalEquations(equations.s, equations.b, p, equations.g, equations.h - poses * prior.pose)
     return Evaluation(
-        likelihood, likelihood + log_prior, equations, xm, mm, series_information, pose_information, _steepness([p for p, _ in passes])
+        likelihood,
+        likelihood + log_prior,
+        equations,
+        xm,
+        mm,
+        series_information,
+        pose_information,
+        _steepness([p for p, _ in passes]),
+        occam,
     )
 
 
@@ -225,7 +249,9 @@ def _add_prior(equations: NormalEquations, offset: F64, prior: Precision) -> tup
     return NormalEquations(e.s + prior.series, e.b, e.p, e.g - pull, e.h), -0.5 * float(offset @ pull)
 
 
-def _assemble(scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout) -> tuple[NormalEquations, F64, F64]:
+def _assemble(
+    scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout
+) -> tuple[NormalEquations, F64, F64]:
     """Chain rule: local gradient and information of every image -> normal equations in the model's parameters."""
     n, n_points = layout.n_series, sum(p.xm.shape[0] for p in passes) if layout.poses else 0
     out = NormalEquations(

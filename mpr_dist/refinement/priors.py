@@ -22,9 +22,11 @@ NODE_LENGTH = 0.2
 LOG_SCALE_COMMON = 3.0
 LOG_SCALE_DRIFT_PER_DOSE = 0.02
 LOG_SCALE_SCATTER = 0.1
-# B-factors: a common offset, and a deviation from -4 dose that changes slowly with dose
-BFACTOR_COMMON_A2 = 50.0
+# B-factors: an unknown common offset (how sharp the reference is), and a deviation from -4 dose that grows with dose
+# and changes slowly along it
+BFACTOR_COMMON_A2 = 200.0
 BFACTOR_DEVIATION_A2 = 200.0
+BFACTOR_DEVIATION_PER_DOSE = 5.0
 BFACTOR_DOSE_LENGTH = 30.0
 
 
@@ -62,7 +64,8 @@ def _covariance(name: str, layout: Layout, series: TiltSeries, priors: Priors, e
 def bfactor_covariance(series: TiltSeries) -> F64:
     """(tilts, tilts) in A^4: a common offset and an exponentially correlated deviation along the dose."""
     apart = np.abs(series.dose[:, None] - series.dose[None])
-    smooth = BFACTOR_DEVIATION_A2**2 * np.exp(-apart / BFACTOR_DOSE_LENGTH)
+    sigma = np.minimum(BFACTOR_DEVIATION_A2, BFACTOR_DEVIATION_PER_DOSE * (series.dose - series.dose.min()))
+    smooth = np.outer(sigma, sigma) * np.exp(-apart / BFACTOR_DOSE_LENGTH)
     return np.asarray(BFACTOR_COMMON_A2**2 + smooth + 1.0 * np.eye(len(apart)))
 
 

@@ -91,9 +91,7 @@ def move(particles: Particles, step: F64) -> Particles:
     if not len(particles):
         return particles
     matrices = exp_rotation(step[:, 3:]) @ euler_to_matrix(particles.angles_deg)
-    return replace(
-        particles, position_A=particles.position_A + step[:, :3], angles_deg=matrix_to_euler(matrices)
-    )
+    return replace(particles, position_A=particles.position_A + step[:, :3], angles_deg=matrix_to_euler(matrices))
 
 
 def pose_offsets(particles: Particles, origin: Particles) -> F64:

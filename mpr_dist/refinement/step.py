@@ -8,50 +8,37 @@ import numpy as np
 from scipy.linalg import LinAlgError
 
 from mpr_dist.errors import SeriesError
-from mpr_dist.imaging.ctf import tilt_scales
-from mpr_dist.maths.solve import covariance, solve
+from mpr_dist.imaging.ctf import tilt_bfactors_A2, tilt_scales
+from mpr_dist.maths.solve import solve
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation, Occam, SpeciesData, evaluate, occam_at, products
 from mpr_dist.refinement.priors import Precision, precision
 from mpr_dist.refinement.state import State, advance, shape_grids
+from mpr_dist.refinement.uncertainty import Sigmas, sigmas
 from mpr_dist.units import F64
 
 MAX_ACCEPTED = 12
 DAMPING_START = 1e-3
 DAMPING_MAX = 1e6
+DAMPING_END = 1e-6
 # below this many standard deviations the images of a series do not agree with the reference at all
 SIGNIFICANT = 5.0
-ROUNDS = 3
+ROUNDS = 2
+# the scores before and after, and the standard deviations
+OTHER_PASSES = 5
 ENOUGH = 1e-4
-
-
-@dataclass(frozen=True, eq=False)
-class Sigmas:
-    """Standard deviations of everything refined, from the inverse of the normal matrix; empty arrays where not.
-
-    Attributes:
-        image_warp_A: (tilts, 2, height, width); stage_angles_deg: (tilts, 3); defocus_A, log_scale: (tilts,).
-        pose: one (particles, 6) per species: A, then degrees.
-        series_covariance, pose_covariance: the blocks they were taken from.
-    """
-
-    image_warp_A: F64
-    stage_angles_deg: F64
-    defocus_A: F64
-    log_scale: F64
-    pose: tuple[F64, ...]
-    series_covariance: F64
-    pose_covariance: F64
+LOW_DOSE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class SeriesResult:
     """Attributes:
     state: refined; sigmas: its standard deviations, None when nothing was refined.
-    passes: over the images of the series, the four of the scores included.
+    passes: over the images of the series, those of the scores and standard deviations included.
     objective: before and after; own_half, cross_half: scores (standard deviations above noise) before and after.
     found: False when the images do not agree with the reference and the series was left as it came.
     """
@@ -82,39 +69,23 @@ def refine_series(
     weights = np.exp(shape)
     own, cross = score(state, data, weights), score(state, data, weights, cross_half=True)
     if own.significance < SIGNIFICANT or own.amplitude <= 0:
-        return SeriesResult(
-            state, None, 2, (0.0, 0.0), (own.significance,) * 2, (cross.significance,) * 2, found=False
-        )
+        return SeriesResult(state, None, 2, (0.0, 0.0), (own.significance,) * 2, (cross.significance,) * 2, found=False)
     state = replace(state, log_scale=state.log_scale + np.log(own.amplitude))
-    end, first, last, passes = _settle(state, origin, layout, data, settings)
-    own_end, cross_end = score(end, data, weights), score(end, data, weights, cross_half=True)
+    problem = Problem(origin, layout, precision(layout, origin.series, settings.priors), data)
+    end, first, last, passes = _settle(state, problem, settings)
+    # amplitudes as they were, so that only the geometry and the defocus can change the score
+    moved = replace(end, series=replace(end.series, weights=state.series.weights))
+    own_end, cross_end = score(moved, data, weights), score(moved, data, weights, cross_half=True)
+    other = problem.evaluate(end, last.occam, cross_half=True)
     return SeriesResult(
-        end,
-        _sigmas(last, layout, [len(p) for p in particles]),
-        passes + 4,
+        _damped(end, imported),
+        sigmas(last, other, layout, series.dose, [len(p) for p in particles]),
+        passes + OTHER_PASSES,
         (first.objective, last.objective),
         (own.significance, own_end.significance),
         (cross.significance, cross_end.significance),
         found=True,
     )
-
-
-def _settle(
-    state: State, origin: State, layout: Layout, data: tuple[SpeciesData, ...], settings: RefineSettings
-) -> tuple[State, Evaluation, Evaluation, int]:
-    """Climb in rounds; each takes the cost of amplitude from where the one before ended."""
-    prior = precision(layout, origin.series, settings.priors)
-    problem = Problem(origin, layout, prior, data)
-    first = evaluate(state, origin, layout, prior, data, None)
-    last, passes = first, 1
-    for left in range(ROUNDS, 0, -1):
-        occam = occam_at(state, last, layout)
-        budget = (settings.max_passes - 4 - passes) // left
-        state, begin, last, used = _climb(state, problem, occam, budget)
-        passes += used
-        if last.objective - begin.objective < ENOUGH * abs(last.objective):
-            break
-    return state, first, last, passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +97,25 @@ class Problem:
     prior: Precision
     data: tuple[SpeciesData, ...]
 
-    def evaluate(self, state: State, occam: Occam) -> Evaluation:
-        return evaluate(state, self.origin, self.layout, self.prior, self.data, occam)
+    def evaluate(self, state: State, occam: Occam | None, *, cross_half: bool = False) -> Evaluation:
+        return evaluate(state, self.origin, self.layout, self.prior, self.data, occam, cross_half=cross_half)
 
 
-def _climb(
-    state: State, problem: Problem, occam: Occam, max_passes: int
-) -> tuple[State, Evaluation, Evaluation, int]:
+def _settle(state: State, problem: Problem, settings: RefineSettings) -> tuple[State, Evaluation, Evaluation, int]:
+    """Climb in rounds; each takes the cost of amplitude from where the one before ended."""
+    first = problem.evaluate(state, None)
+    last, passes = first, 1
+    for left in range(ROUNDS, 0, -1):
+        occam = occam_at(state, last, problem.layout)
+        budget = (settings.max_passes - OTHER_PASSES - passes) // left
+        state, begin, last, used = _climb(state, problem, occam, budget)
+        passes += used
+        if last.objective - begin.objective < ENOUGH * abs(last.objective):
+            break
+    return state, first, last, passes
+
+
+def _climb(state: State, problem: Problem, occam: Occam, max_passes: int) -> tuple[State, Evaluation, Evaluation, int]:
     """Levenberg-Marquardt at fixed cost of amplitude: state, first and last evaluation, passes."""
     layout = problem.layout
     current = first = problem.evaluate(state, occam)
@@ -158,8 +141,26 @@ def _climb(
             continue
         state, current, accepted, damping = trial, outcome, accepted + 1, damping / 5
         if gain < 0.5 + ENOUGH * abs(outcome.objective):
-            break
+            if damping < DAMPING_END:
+                break
+            # damping holds back the directions that many parameters share; without it they take one step to arrive
+            damping = 0.1 * DAMPING_END
     return state, first, current, passes
+
+
+def _damped(state: State, imported: TiltSeries) -> State:
+    """B-factors relative to the best tilts, and at most 0.
+
+    An offset common to all tilts belongs to the reference: the map is sharper or softer by it. It is taken out so that
+    the tilts of lowest dose (those within 10 e/A^2) keep their imported mean. Beyond the frequencies that were compared
+    a positive B-factor would amplify without limit, hence the 0.
+    """
+    series = state.series
+    fitted = series.weights.bfactor.values.ravel()
+    best = series.active & (series.dose <= series.dose[series.active].min() + LOW_DOSE)
+    offset = (fitted - tilt_bfactors_A2(imported))[best].mean()
+    bfactor = CubicGrid.per_tilt(np.minimum(fitted - offset, 0.0))
+    return replace(state, series=replace(series, weights=replace(series.weights, bfactor=bfactor)))
 
 
 @dataclass(frozen=True)
@@ -184,23 +185,3 @@ def score(state: State, data: tuple[SpeciesData, ...], weights: F64, *, cross_ha
     if mm <= 0:
         return Score(0.0, 0.0)
     return Score(xm / np.sqrt(mm / 2), xm / mm)
-
-
-def _sigmas(last: Evaluation, layout: Layout, counts: list[int]) -> Sigmas:
-    blocks = covariance(last.equations)
-    sigma = np.sqrt(np.diag(blocks.s))
-    n = layout.n_tilts
-    part = {name: sigma[where].reshape(n, -1) for name, where in layout.slices.items()}
-    empty = np.zeros((n, 0))
-    width, height = layout.image_warp or (0, 0)
-    warp = [part.get(name, empty).reshape(n, height, width) for name in ("image_warp_x", "image_warp_y")]
-    pose = np.sqrt(np.diagonal(blocks.p, axis1=1, axis2=2)) * np.r_[np.ones(3), np.full(3, np.rad2deg(1.0))]
-    return Sigmas(
-        np.stack(warp, 1),
-        part.get("stage_angles", empty),
-        part["defocus"][:, 0] if "defocus" in part else np.zeros(0),
-        part["log_scale"][:, 0],
-        tuple(np.split(pose, np.cumsum(counts)[:-1])) if layout.poses else (),
-        blocks.s,
-        blocks.p,
-    )
