@@ -119,7 +119,7 @@ def _climb(state: State, problem: Problem, occam: Occam, max_passes: int) -> tup
     """Levenberg-Marquardt at fixed cost of amplitude: state, first and last evaluation, passes."""
     layout = problem.layout
     current = first = problem.evaluate(state, occam)
-    passes, accepted, damping = 1, 0, DAMPING_START
+    passes, accepted, damping, arriving = 1, 0, DAMPING_START, False
     counts = np.cumsum([len(p) for p in state.particles])[:-1]
     while accepted < MAX_ACCEPTED and passes < max_passes and damping < DAMPING_MAX:
         try:
@@ -136,15 +136,15 @@ def _climb(state: State, problem: Problem, occam: Occam, max_passes: int) -> tup
         gain = outcome.objective - current.objective
         if gain <= 0:
             damping *= 10
-            if gain > -0.5:
+            if gain > -0.5 or arriving:
                 break
             continue
         state, current, accepted, damping = trial, outcome, accepted + 1, damping / 5
         if gain < 0.5 + ENOUGH * abs(outcome.objective):
-            if damping < DAMPING_END:
+            if arriving or damping < DAMPING_END:
                 break
-            # damping holds back the directions that many parameters share; without it they take one step to arrive
-            damping = 0.1 * DAMPING_END
+            # damping holds back the directions that many parameters share; without it they arrive in one step
+            damping, arriving = 0.1 * DAMPING_END, True
     return state, first, current, passes
 
 

@@ -50,28 +50,37 @@ def sigmas(own: Evaluation, cross: Evaluation, layout: Layout, dose: F64, counts
     blocks = covariance(own.equations)
     steps = [solve(e.equations) for e in (own, cross)]
     away, away_pose = steps[1][0] - steps[0][0], steps[1][1] - steps[0][1]
-    sigma = np.sqrt(np.diag(blocks.s))
     growth, share = np.ones(layout.n_series), {}
     for name, where in layout.slices.items():
-        ratio = ((away[where] / sigma[where]) ** 2).reshape(layout.n_tilts, -1).mean(1)
-        added = _along_exposures(ratio, dose)
+        added = _along_exposures(away[where], blocks.s[where, where], dose)
         share[name] = float(added.mean())
         growth[where] = np.repeat(np.sqrt(1 + added), layout.widths[name])
     series = blocks.s * np.outer(growth, growth)
-    poses, by_pose = blocks.p, np.zeros(POSE_SIZE)
+    poses = blocks.p
     if layout.poses:
-        by_pose = (away_pose**2 / np.diagonal(blocks.p, axis1=1, axis2=2)).mean(0)
-        share |= {"position": float(by_pose[:3].mean()), "orientation": float(by_pose[3:].mean())}
-        poses = blocks.p * np.sqrt(np.outer(1 + by_pose, 1 + by_pose))
+        added_pose = np.ones(POSE_SIZE)
+        for name, part in (("position", slice(0, 3)), ("orientation", slice(3, 6))):
+            steps_in = away_pose[:, part, None]
+            distance = np.swapaxes(steps_in, 1, 2) @ np.linalg.solve(blocks.p[:, part, part], steps_in)
+            share[name] = float(distance.mean() / 3)
+            added_pose[part] += share[name]
+        poses = blocks.p * np.sqrt(np.outer(added_pose, added_pose))
     return _named(layout, series, poses, counts, share)
 
 
-def _along_exposures(ratio: F64, dose: F64) -> F64:
-    """(tilts,) averages over neighbours in exposure order."""
-    order = np.argsort(dose, kind="stable")
-    out = np.empty_like(ratio)
+def _along_exposures(away: F64, covariance: F64, dose: F64) -> F64:
+    """(tilts,) squared length of the steps of a tilt and its neighbours in exposure order, in units of covariance.
+
+    The whole block counts, not its diagonal: what distinguishes two tilts is known much better than what they share.
+    """
+    n = len(dose)
+    order, width = np.argsort(dose, kind="stable"), len(away) // n
+    out = np.empty(n)
     for place, tilt in enumerate(order):
-        out[tilt] = ratio[order[max(place - NEIGHBOURS, 0) : place + NEIGHBOURS + 1]].mean()
+        near = order[max(place - NEIGHBOURS, 0) : place + NEIGHBOURS + 1]
+        index = (near[:, None] * width + np.arange(width)).ravel()
+        block = covariance[np.ix_(index, index)]
+        out[tilt] = away[index] @ np.linalg.solve(block, away[index]) / len(index)
     return out
 
 
