@@ -1,7 +1,7 @@
 """Contrast transfer: phase, CTF, and damping of an image, in Warp's conventions.
 
-    gamma(q) = pi lambda z q^2 + (pi/2) Cs lambda^3 q^4 - pi phase - atan(a / sqrt(1 - a^2)) + even Zernikes
-    z(theta) = -(defocus + delta/2 cos(2 (theta - angle)))      CTF = -sin(gamma) scale exp(B q^2 / 4)
+gamma(q) = pi lambda z q^2 + (pi/2) Cs lambda^3 q^4 - pi phase - atan(a / sqrt(1 - a^2)) + even Zernikes
+z(theta) = -(defocus + delta/2 cos(2 (theta - angle)))      CTF = -sin(gamma) scale exp(B q^2 / 4)
 """
 
 from __future__ import annotations
@@ -74,11 +74,7 @@ def tilt_bfactors_A2(series: TiltSeries) -> F64:
     M damps by at least -3 dose whatever was fitted; a fit with a prior and an error bar needs no such clamp.
     """
     w = series.weights
-    if w.bfactor.is_trivial:
-        b = -4.0 * series.dose
-    else:
-        b = _at_centre(series, w.bfactor)
-    return np.asarray(b)
+    return np.asarray(-4.0 * series.dose if w.bfactor.is_trivial else _at_centre(series, w.bfactor))
 
 
 def tilt_scales(series: TiltSeries) -> F64:

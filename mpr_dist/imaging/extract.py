@@ -21,9 +21,10 @@ def prepare_tilt_image(image: F32, pixel_in_A: float, pixel_out_A: float, highpa
     exact = shape_in * (pixel_in_A / pixel_out_A)
     shape_out = (2 * np.rint(exact / 2)).astype(int)
     transform = fft.rfft2(flat)
-    transform = _resize_transform(transform, (int(shape_in[0]), int(shape_in[1])), (int(shape_out[0]), int(shape_out[1])))
-    transform *= _high_pass((int(shape_out[0]), int(shape_out[1])), pixel_out_A, highpass_A)
-    out = fft.irfft2(transform, s=tuple(shape_out))
+    size_out = (int(shape_out[0]), int(shape_out[1]))
+    transform = _resize_transform(transform, (int(shape_in[0]), int(shape_in[1])), size_out)
+    transform *= _high_pass(size_out, pixel_out_A, highpass_A)
+    out = fft.irfft2(transform, s=size_out)
     std = out.std()
     # of a constant image only rounding is left; NaN stays NaN
     out = -out / std if std > 1e-12 * np.abs(image).max() else 0.0 * out
@@ -90,7 +91,7 @@ def ring_power(images: F32, keep: Bool, samples: Samples) -> F64:
     power = (kept**2).sum(axis=(0, 2))
     count = np.bincount(samples.ring, minlength=samples.n_rings) * max(int(keep.sum()), 1)
     total = np.bincount(samples.ring, weights=power, minlength=samples.n_rings)
-    return _smooth(total, count.astype(np.float64))
+    return _smooth(total.astype(np.float64), count.astype(np.float64))
 
 
 def _smooth(total: F64, count: F64) -> F64:

@@ -63,7 +63,7 @@ def filter_halves(half1: F32, half2: F32, curves: FscCurves, share_below_A: floa
     a, b = to_fourier(half1), to_fourier(half2)
     shared = ring < n * curves.pixel_size_A / share_below_A
     mean = 0.5 * (a + b)
-    out = [to_real(np.where(shared, mean, h) * gain, (n, n, n)) for h in (a, b)]
+    out = [to_real((np.where(shared, mean, h) * gain).astype(np.complex64), (n, n, n)) for h in (a, b)]
     return out[0], out[1]
 
 
@@ -75,8 +75,8 @@ def projector_volume(volume: F32, grid: int) -> F32:
     box = volume.shape[0]
     padded = crop_or_pad_real(volume, grid)
     window = np.maximum(np.sinc((np.arange(grid) - grid // 2) / grid) ** 2, 0.05)
-    padded = padded / (window[:, None, None] * window[None, :, None] * window[None, None]).astype(np.float32)
-    transform = np.fft.fftshift(to_fourier(padded.astype(np.float32)), axes=(0, 1)) / box
+    flat = padded / (window[:, None, None] * window[None, :, None] * window[None, None]).astype(np.float32)
+    transform = np.fft.fftshift(to_fourier(flat.astype(np.float32)), axes=(0, 1)) / box
     c = (grid + 3) // 2
     out = np.zeros((grid + 3, grid + 3, grid // 2 + 2, 2), np.float32)
     view = out[c - grid // 2 : c + grid // 2, c - grid // 2 : c + grid // 2, : grid // 2 + 1]

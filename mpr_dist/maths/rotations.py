@@ -56,7 +56,7 @@ def matrix_to_euler(matrix: ArrayLike) -> F64:
     polar = np.where(up, np.arctan2(-a[..., 1, 0], a[..., 0, 0]), np.arctan2(a[..., 1, 0], -a[..., 0, 0]))
     # at the poles only one angle is defined: psi takes all of it, with the sign that tilt 0 or 180 asks for
     psi = np.where(regular, np.arctan2(a[..., 1, 2], -a[..., 0, 2]), polar)
-    return np.rad2deg(np.stack([rot, tilt, psi], -1))
+    return np.asarray(np.rad2deg(np.stack([rot, tilt, psi], -1)))
 
 
 def skew(vector: ArrayLike) -> F64:

@@ -57,7 +57,7 @@ class Covariance:
 def covariance(equations: NormalEquations) -> Covariance:
     """Diagonal blocks of the inverse of the whole matrix."""
     if not equations.p.size:
-        return Covariance(np.linalg.inv(equations.s), np.zeros_like(equations.b), equations.p)
+        return Covariance(np.asarray(np.linalg.inv(equations.s), np.float64), np.zeros_like(equations.b), equations.p)
     p_inverse = np.linalg.inv(equations.p)
     n, points, k = equations.b.shape
     coupled = np.einsum("npk,pkl->npl", equations.b, p_inverse)

@@ -49,7 +49,11 @@ class TiltSeries:
 
     def __post_init__(self) -> None:
         n = len(self.angle_deg)
-        lists = {"dose": self.dose, "axis angle": self.axis_angle_deg, "axis offset": self.axis_offset_A}
+        lists: dict[str, F64 | Bool] = {
+            "dose": self.dose,
+            "axis angle": self.axis_angle_deg,
+            "axis offset": self.axis_offset_A,
+        }
         lists |= {"use tilt": self.use_tilt, "active": self.active}
         for what, values in lists.items():
             if len(values) != n:

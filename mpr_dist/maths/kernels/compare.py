@@ -39,19 +39,12 @@ def _sincos_turns(t):  # type: ignore[no-untyped-def]
     x2 = x * x
     s = x * (
         _f(1.0)
-        + x2
-        * (
-            _f(-1 / 6)
-            + x2 * (_f(1 / 120) + x2 * (_f(-1 / 5040) + x2 * (_f(1 / 362880) + x2 * _f(-1 / 39916800))))
-        )
+        + x2 * (_f(-1 / 6) + x2 * (_f(1 / 120) + x2 * (_f(-1 / 5040) + x2 * (_f(1 / 362880) + x2 * _f(-1 / 39916800)))))
     )
     c = _f(1.0) + x2 * (
         _f(-1 / 2)
         + x2
-        * (
-            _f(1 / 24)
-            + x2 * (_f(-1 / 720) + x2 * (_f(1 / 40320) + x2 * (_f(-1 / 3628800) + x2 * _f(1 / 479001600))))
-        )
+        * (_f(1 / 24) + x2 * (_f(-1 / 720) + x2 * (_f(1 / 40320) + x2 * (_f(-1 / 3628800) + x2 * _f(1 / 479001600)))))
     )
     return sign * s, sign * c
 
@@ -92,7 +85,7 @@ def _gather(volume, view, qx, qy, start, n, slot):  # type: ignore[no-untyped-de
             dx = dx0 + fz * (dx1 - dx0)
             dy = (e01 - e00) + fz * ((e11 - e10) - (e01 - e00))
             dz = g1 - g0
-            # a mirrored sample is conj F(-k): its value changes sign of the imaginary part, its gradient that of the real
+            # a mirrored sample is conj F(-k): the imaginary part of its value and the real of its gradient change sign
             value_sign = _f(1.0) if part == 0 else flip
             grad_sign = flip * value_sign
             slot[part, i] = value_sign * value

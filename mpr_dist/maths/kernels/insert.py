@@ -69,6 +69,7 @@ def insert(accumulators, half, images, active, views, defocus, astig, fixed, wei
                     c = -np.sin(_f(2.0 * np.pi) * (turns - np.rint(turns))) * weight[t, j]
                     values[j, 0], values[j, 1] = c * images[p, t, j, 0], c * images[p, t, j, 1]
                     weights[j] = c * c
-                m = _insert_image(accumulators[h], views[p, t], tables[2], tables[3], values, weights, n_samples[t], scale)
+                view, n_used = views[p, t], n_samples[t]
+                m = _insert_image(accumulators[h], view, tables[2], tables[3], values, weights, n_used, scale)
                 largest[h] = max(largest[h], m)
     return largest
