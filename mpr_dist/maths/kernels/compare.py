@@ -25,12 +25,15 @@ N_VECTORS = 2 + N_LOCAL
 N_OUT = 2 + 2 * N_LOCAL + N_LOCAL * (N_LOCAL + 1) // 2
 BLOCK = 64
 
+# Sums of products may be reassociated. The other loops may not: where arrays happen to lie close together in memory,
+# the compiled code takes a scalar version of them, which would associate otherwise than the vectorised one.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
+_ORDERED = {"contract", "nsz", "arcp"}
 _f = np.float32
 _TWO_PI = np.float32(2.0 * math.pi)
 
 
-@nb.njit(fastmath=_FAST, inline="always")
+@nb.njit(fastmath=_ORDERED, inline="always")
 def _sincos_turns(t):  # type: ignore[no-untyped-def]
     """sin and cos of 2 pi t; Taylor polynomials on a quarter turn, error below 1e-7."""
     k = np.rint(_f(2.0) * t)
@@ -49,7 +52,7 @@ def _sincos_turns(t):  # type: ignore[no-untyped-def]
     return sign * s, sign * c
 
 
-@nb.njit(fastmath=_FAST, inline="always")
+@nb.njit(fastmath=_ORDERED, inline="always")
 def _gather(volume, view, qx, qy, start, n, slot):  # type: ignore[no-untyped-def]
     """F and its gradient with respect to the image frame, at n samples; slot rows: Fr Fi and (r, i) of Gx Gy Gz."""
     half = np.float32(volume.shape[0] // 2)
@@ -94,7 +97,7 @@ def _gather(volume, view, qx, qy, start, n, slot):  # type: ignore[no-untyped-de
             slot[6 + part, i] = grad_sign * (view[2, 0] * dx + view[2, 1] * dy + view[2, 2] * dz)
 
 
-@nb.njit(fastmath=_FAST, inline="always")
+@nb.njit(fastmath=_ORDERED, inline="always")
 def _model(slot, turns, qA, wave, weight, shift, start, n, d):  # type: ignore[no-untyped-def]
     """Rows 1.. of d: the model and its derivatives (real parts in 0..BLOCK, imaginary parts behind)."""
     for i in range(n):
@@ -123,7 +126,7 @@ def _model(slot, turns, qA, wave, weight, shift, start, n, d):  # type: ignore[n
         d[8, i], d[8, BLOCK + i] = qA[7, j] * mr, qA[7, j] * mi
 
 
-@nb.njit(fastmath=_FAST, inline="always")
+@nb.njit(fastmath=_FAST)
 def _products(d, out):  # type: ignore[no-untyped-def]
     """Add the inner products of the rows of d to out, in the order of the module's text."""
     o = 0
@@ -137,7 +140,7 @@ def _products(d, out):  # type: ignore[no-untyped-def]
             o += 1
 
 
-@nb.njit(parallel=True, nogil=True, cache=True, fastmath=_FAST)
+@nb.njit(parallel=True, nogil=True, cache=True, fastmath=_ORDERED)
 def compare(volumes, reference, images, active, views, shifts, defocus, astig, fixed, weight, n_samples, tables, out):  # type: ignore[no-untyped-def]
     """Inner products of every active image with its model.
 

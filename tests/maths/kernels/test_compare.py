@@ -168,6 +168,25 @@ def test_the_number_of_threads_changes_no_bit():
     assert found[0] == found[1]
 
 
+def test_places_in_memory_change_no_bit():
+    """The same numbers in other places of a crowded heap: identical bits.
+
+    Compiled loops have a scalar version for arrays that may overlap, and what "may" means depends on addresses.
+    """
+    problem = a_problem(3, 3, seed=5)
+    first, neighbours = run(problem).tobytes(), []
+    for trial in range(1000):
+        name = ("weight", "tables", "images", "fixed")[trial % 4]
+        values = getattr(problem, name)
+        # holes a little larger than the array, with room behind it for what the kernel allocates
+        holes = []
+        for _ in range(4):
+            holes.append(np.empty(values.nbytes + 4672 + 16 * (trial // 4 % 60), np.uint8))
+            neighbours.append(np.empty(1500, np.uint8))
+        del holes[::2]
+        assert run(SimpleNamespace(**{**vars(problem), name: values.copy()})).tobytes() == first
+
+
 @pytest.mark.parametrize("count", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 200])
 def test_only_the_leading_samples_count(count):
     """n_samples per tilt cuts the sums: what follows may be anything, and the sums are those of the twin's prefix."""
