@@ -64,14 +64,16 @@ def extract_samples(image: F32, xy_px: F64, keep: Bool, samples: Samples) -> F32
     """
     n = samples.box_px
     out = np.zeros((len(xy_px), len(samples.kx), 2), np.float32)
-    rows, cols = samples.ky % n, samples.kx
+    place = (samples.ky % n) * (n // 2 + 1) + samples.kx
+    ky, kx = np.rint(fft.fftfreq(n) * n), np.arange(n // 2 + 1)
     for p in np.flatnonzero(keep):
         corner = np.rint(xy_px[p]).astype(int) - n // 2
         transform = fft.rfft2(_cut(image, corner, n))
-        offset = xy_px[p] - corner
-        phase = np.exp((2j * np.pi / n) * (samples.kx * offset[0] + samples.ky * offset[1]))
-        packed = transform[rows, cols] * (phase / n)
-        out[p, :, 0], out[p, :, 1] = packed.real, packed.imag
+        x, y = xy_px[p] - corner
+        # the phase ramp is a product of one along each axis, which saves its exponential for every sample
+        ramp_y, ramp_x = np.exp((2j * np.pi / n) * y * ky) / n, np.exp((2j * np.pi / n) * x * kx)
+        transform = transform * ramp_y.astype(np.complex64)[:, None] * ramp_x.astype(np.complex64)[None]
+        out[p] = transform.ravel()[place].view(np.float32).reshape(-1, 2)
     return out
 
 

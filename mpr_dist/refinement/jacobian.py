@@ -1,7 +1,8 @@
 """How the local parameters of every image depend on the parameters of the model.
 
 Local: shift of the particle in the image (A), rotation vector of its view in the image frame (rad), defocus (A),
-B-factor (A^2), and the log of the amplitude scale. All derivatives are exact at the state they are taken at.
+B-factor (A^2), and the log of the amplitude scale. Derivatives are exact at the state they are taken at, but for the
+slopes over the volume of the volume warp and of grids that are not refined, which change by about 1e-3 per A and A.
 """
 
 from __future__ import annotations

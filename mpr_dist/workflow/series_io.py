@@ -15,7 +15,7 @@ from mpr_dist.model.population import SeriesFiles
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
-from mpr_dist.refinement.step import Sigmas
+from mpr_dist.refinement.uncertainty import Sigmas
 from mpr_dist.storage.mrc import read_header, read_image
 from mpr_dist.storage.poses import ROW, SPECIES, read_poses, write_poses
 from mpr_dist.storage.star import write_table
@@ -125,7 +125,7 @@ def write_sigmas(path: Path, state: SeriesState, sigmas: Sigmas | None, species:
     tilts: dict[str, F64 | np.ndarray] = {"mprTilt": np.arange(n), "wrpAngleTilt": state.series.angle_deg}
     blocks: dict[str, pd.DataFrame | Mapping[str, object]] = {}
     if sigmas is not None:
-        tilts["mprSigmaLogScale"] = sigmas.log_scale
+        tilts |= {"mprSigmaLogScale": sigmas.log_scale, "mprSigmaBfactor": sigmas.bfactor_A2}
         if sigmas.defocus_A.size:
             tilts["mprSigmaDefocusAngst"] = sigmas.defocus_A
         if sigmas.stage_angles_deg.size:

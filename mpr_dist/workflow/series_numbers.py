@@ -12,7 +12,8 @@ from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.geometry import grid_at, project
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.refinement.state import pose_offsets
-from mpr_dist.refinement.step import SeriesResult, Sigmas
+from mpr_dist.refinement.step import SeriesResult
+from mpr_dist.refinement.uncertainty import Sigmas
 from mpr_dist.units import A_PER_UM, F64
 from mpr_dist.workflow.series_io import SeriesState
 

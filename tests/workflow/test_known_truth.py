@@ -34,9 +34,8 @@ from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
 from mpr_dist.workflow.launch import EngineChoice, Outcome, refine_population
 from mpr_dist.workflow.recovery import load_series, parameter_errors
 from mpr_dist.workflow.series_io import tilt_reader
-from mpr_dist.workflow.status import status
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("apoferritin")]
+pytestmark = pytest.mark.slow
 
 SETTINGS = RefineSettings(iterations=3, image_warp=(6, 4), particles=True, stage_angles=True, defocus=True)
 SPECIES = "apoferritin"
@@ -95,12 +94,10 @@ def test_parameters_come_back(refined):
 
 def test_every_iteration_agrees_better_with_the_other_half(refined):
     """At equal reference and shells the cross-half score of every series rises, within 40 passes over its images."""
-    report = status(refined.outcome.population)
-    seen = 0
-    for iteration in report["iterations"][1:]:
-        for name in ("TS_01", "TS_02", "TS_03"):
-            files = refined.outcome.population.files(iteration["iteration"]).series(name)
-            details = json.loads(files.summary.read_text("utf-8"))["numbers"]
+    population, seen = refined.outcome.population, 0
+    for iteration in range(1, population.iteration + 1):
+        for _, entry in population.series:
+            details = json.loads(population.files(iteration).series(entry.name).summary.read_text("utf-8"))["numbers"]
             assert details["passes"] <= 40
             before, after = details["details"]["cross_half"]
             assert after > before
@@ -184,9 +181,7 @@ def _pose_errors(result: SeriesResult, truth: Particles) -> dict[str, tuple[np.n
     return {n: (offset[:, s].ravel(), block_diag(*covariance[:, s, s]), gauge) for n, s in parts.items()}
 
 
-@pytest.mark.parametrize(
-    "kind", ["image_warp_x", "image_warp_y", "stage_angles", "defocus", "position", "orientation"]
-)
+@pytest.mark.parametrize("kind", ["image_warp_x", "image_warp_y", "stage_angles", "defocus", "position", "orientation"])
 def test_errors_agree_with_the_standard_deviations(once_more, kind):
     """The error of every class over its reported covariance, gauge out, passes a chi-square test at p > 0.001."""
     total, freedom = 0.0, 0

@@ -1,0 +1,66 @@
+"""Nothing in, nothing out: images that hold only noise must not make a map."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mpr_dist.model.settings import RefineSettings
+from mpr_dist.workflow.create import create_population
+from mpr_dist.workflow.fsc_table import read_fsc
+from mpr_dist.workflow.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.launch import EngineChoice, Outcome, refine_population
+from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
+
+ITERATIONS = 3
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory) -> tuple[SimulatedProject, Outcome]:
+    """Good-looking half-maps of a particle, and a project in whose images there is none."""
+    from dataclasses import replace
+
+    folder = tmp_path_factory.mktemp("noise")
+    settings = replace(SimulateSettings.fixture(), n_series=2, particles_per_series=12, noise_only=True)
+    made = simulate_project(folder / "project", settings)
+    path = folder / "population"
+    create_population(path, "noise")
+    add_warp_source(path, SourceRequest("grid", made.files.settings))
+    species = made.species
+    add_species(
+        path,
+        SpeciesRequest(
+            "phantom", *made.half_maps, made.mask, made.files.run_data, float(species.diameter_A), species.symmetry
+        ),
+    )
+    everything = RefineSettings(ITERATIONS, image_warp=(2, 2), particles=True, stage_angles=True, defocus=True)
+    return made, refine_population(path, everything, EngineChoice("inline"))
+
+
+def test_no_gain_in_resolution(refined):
+    """After three iterations the half-maps agree no better than the references they started from."""
+    population = refined[1].population
+    start, *later = (read_fsc(population.files(i).species("phantom").fsc).resolution_A for i in range(ITERATIONS + 1))
+    assert all(resolution >= start for resolution in later)
+
+
+def test_cross_half_score_is_zero(refined):
+    """The cross-half score of every series and iteration is within 3 standard deviations of zero."""
+    population = refined[1].population
+    scores = []
+    for iteration in range(1, ITERATIONS + 1):
+        for _, entry in population.series:
+            summary = json.loads(population.files(iteration).series(entry.name).summary.read_text("utf-8"))
+            scores += summary["numbers"]["details"].get("cross_half", [0.0])
+    assert len(scores) >= 2
+    assert np.abs(scores).max() < 3
+
+
+def test_the_report_says_so(refined):
+    """The last report states that nothing was found."""
+    population = refined[1].population
+    page = (population.files(population.iteration).root / "report.html").read_text("utf-8")
+    assert "othing was found" in page
