@@ -69,7 +69,7 @@ def refined(shared, tmp_path_factory) -> Refined:
 
 
 def test_half_maps_reach_the_quality_of_the_data(refined):
-    """From 12.4 A and a mean truth FSC of 0.407 to Nyquist and at least 0.92 (the ceiling given with the data: 0.935)."""
+    """From 12.4 A and a mean truth FSC of 0.407 to Nyquist and at least 0.92 (ceiling given with the data: 0.935)."""
     files = refined.outcome.population.files(refined.outcome.population.iteration).species(SPECIES)
     tool = refined.data.parents[1] / "tools" / "score.py"
     command = [sys.executable, str(tool), str(files.half1), str(files.half2)]
@@ -80,7 +80,7 @@ def test_half_maps_reach_the_quality_of_the_data(refined):
 
 
 def test_parameters_come_back(refined):
-    """Positions, views and defocus are found to the accuracy that the data allow, and no third of the tilts gets worse."""
+    """Positions, views and defocus are found as well as the data allow, and no third of the tilts gets worse."""
     population = refined.outcome.population
     start = parameter_errors(population, 0, refined.data / "truth", SPECIES)
     end = parameter_errors(population, population.iteration, refined.data / "truth", SPECIES)
@@ -149,7 +149,7 @@ def _chi_square(error: np.ndarray, covariance: np.ndarray, gauge: np.ndarray) ->
 
 
 def _series_errors(result: SeriesResult, truth: TiltSeries) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Class -> error, covariance, gauge. Turning or moving all particles together is undone by the stage and the warp."""
+    """Class -> error, covariance, gauge: turning or moving all particles together is undone by stage and warp."""
     found, layout = result.state.series, Layout.of(SETTINGS, truth.n_tilts)
     turn = tilt_matrices(found)
     stage = zip(
