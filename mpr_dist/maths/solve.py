@@ -61,7 +61,8 @@ def covariance(equations: NormalEquations) -> Covariance:
     p_inverse = np.linalg.inv(equations.p)
     n, points, k = equations.b.shape
     coupled = np.einsum("npk,pkl->npl", equations.b, p_inverse)
-    reduced = equations.s - coupled.reshape(n, -1) @ equations.b.reshape(n, -1).T
+    flat = coupled.reshape(n, points * k)
+    reduced = equations.s - flat @ equations.b.reshape(n, points * k).T
     dense = np.asarray(cho_solve(cho_factor(reduced, lower=True), np.eye(n)))
-    spread = (dense @ coupled.reshape(n, -1)).reshape(n, points, k)
+    spread = (dense @ flat).reshape(n, points, k)
     return Covariance(dense, -spread, p_inverse + np.einsum("npk,npl->pkl", coupled, spread))

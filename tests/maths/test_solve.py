@@ -75,6 +75,18 @@ def test_without_points_it_is_the_series_alone():
     assert blocks.sp.shape == (5, 0, 3)
 
 
+def test_without_series_it_is_every_point_alone():
+    """No dense part: each block is solved and inverted by itself."""
+    e = random_equations(3, 2, 4, 3)
+    alone = NormalEquations(np.zeros((0, 0)), np.zeros((0, 4, 3)), e.p, np.zeros(0), e.h)
+    x, y = solve(alone)
+    assert x.shape == (0,)
+    np.testing.assert_allclose(y, np.linalg.solve(e.p, e.h[..., None])[..., 0], rtol=1e-9)
+    blocks = covariance(alone)
+    assert blocks.sp.shape == (0, 4, 3)
+    np.testing.assert_allclose(blocks.p, np.linalg.inv(e.p), rtol=1e-9, atol=1e-12)
+
+
 def test_strong_damping_is_a_short_step_along_the_scaled_gradient():
     """With damping d >> 1 the step is gradient / (d x diagonal): small and uphill."""
     e = random_equations(2, 4, 3, 2)
