@@ -75,6 +75,9 @@ def run(arguments: Sequence[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         typer.echo(f"mpr-dist: {where}{error.strerror or error}", err=True)
         return 1
+    except MemoryError as error:
+        typer.echo(f"mpr-dist: memory ran out ({error}); use a smaller box, fewer workers or another machine", err=True)
+        return 1
     return 0
 
 

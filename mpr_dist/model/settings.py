@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from mpr_dist.errors import InputError
 
+# scores and standard deviations take five, the search for a step the others
+LEAST_PASSES = 10
+
 
 @dataclass(frozen=True)
 class Priors:
@@ -52,6 +55,12 @@ class RefineSettings:
             raise InputError(f"an image warp needs at least 1 x 1 nodes, got {self.image_warp}")
         if not 0 < self.first_iteration_fraction <= 1:
             raise InputError(f"first_iteration_fraction must lie in 0..1, got {self.first_iteration_fraction}")
+        if not 0 < self.weight_threshold < 1:
+            raise InputError(f"weight_threshold must lie between 0 and 1, got {self.weight_threshold}")
+        if not self.share_below_A > 0:
+            raise InputError(f"share_below_A must be positive, got {self.share_below_A}")
+        if self.max_passes < LEAST_PASSES:
+            raise InputError(f"max_passes must be {LEAST_PASSES} or more, got {self.max_passes}: fewer allow no step")
 
     @property
     def refines_anything(self) -> bool:

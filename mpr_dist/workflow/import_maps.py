@@ -46,9 +46,12 @@ def import_maps(
         raise InputError(
             f"the diameter must be positive and fit the half-maps of {len(first) * pixel:g} A, got {diameter_A:g} A"
         )
+    if pixel_size_A is not None and not pixel / 4 <= pixel_size_A <= diameter_A / 4:
+        raise InputError(
+            f"the pixel size of the species must lie between a quarter of the maps' pixel ({pixel / 4:g} A) and a "
+            f"quarter of the diameter ({diameter_A / 4:g} A), got {pixel_size_A:g} A"
+        )
     if pixel_size_A is not None and abs(pixel_size_A / pixel - 1) > PIXEL_TOLERANCE:
-        if not pixel_size_A > 0:
-            raise InputError(f"the pixel size of the species must be positive, got {pixel_size_A:g}")
         first, second = (_resample(half, pixel, pixel_size_A) for half in (first, second))
         binary = (_resample(binary, pixel, pixel_size_A) >= BINARISE_AT).astype(np.float32)
         notes.append(f"Maps: resampled from {pixel:g} to {pixel_size_A:g} A per pixel.")

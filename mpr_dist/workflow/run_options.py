@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -32,8 +33,10 @@ def refine_settings(file: Path | None, given: Mapping[str, Any], priors: Mapping
     checked = {name: _checked(where, RefineSettings(), name, value) for name, value in values.items()}
     sigmas = {name: _checked(where, Priors(), name, value) for name, value in chosen.items()}
     for name, sigma in sigmas.items():
-        if not sigma > 0:
-            raise InputError(f"{where}: the prior {name} is a standard deviation and must be positive, got {sigma:g}")
+        if not 0 < sigma < math.inf:
+            raise InputError(
+                f"{where}: the prior {name} is a standard deviation and must be positive and finite, got {sigma:g}"
+            )
     chosen_settings = RefineSettings(**checked, priors=Priors(**sigmas))
     if not chosen_settings.refines_anything:
         raise InputError(
