@@ -101,9 +101,11 @@ class PartialRejected(Event):
 
 @dataclass(frozen=True)
 class SpeciesFinished(Event):
+    """``resolution_A``: None when the half-maps share nothing."""
+
     iteration: int
     species: str
-    resolution_A: float
+    resolution_A: float | None
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ def describe(event: Event) -> str:
         case StageFinished(_, stage, seconds):
             return f"  {stage}: {duration(seconds)}"
         case SpeciesFinished(_, species, resolution):
-            return f"  {species}: {resolution:.2f} A"
+            return f"  {species}: " + (f"{resolution:.2f} A" if resolution else "the half-maps share nothing")
         case IterationFinished(iteration, done, failed, seconds):
             left_out = f", {failed} LEFT OUT" if failed else ""
             return f"iteration {iteration:03d}: finished, {done} series{left_out}, {duration(seconds)}"

@@ -26,6 +26,7 @@ from mpr_dist.units import F64
 from mpr_dist.workflow.create import check_name, opened
 from mpr_dist.workflow.fsc_table import write_fsc
 from mpr_dist.workflow.import_maps import ImportedMaps, import_maps
+from mpr_dist.workflow.science import SpeciesOutcome
 
 SHARE_BELOW_A = 40.0
 
@@ -172,7 +173,7 @@ def _write_species(population: Population, files: SpeciesFiles, maps: ImportedMa
     filtered = filter_halves(maps.half1, maps.half2, maps.curves, SHARE_BELOW_A)
     write_volume(result.map, np.asarray((filtered[0] + filtered[1]) / 2, np.float32), pixel)
     write_fsc(result.fsc, maps.curves)
-    publish_json(result.result, {"resolution_A": maps.curves.resolution_A, "numbers": {}})
+    publish_json(result.result, SpeciesOutcome(maps.curves.resolution_A).table())
 
 
 def _write_poses(population: Population, name: str, names: Sequence[str], everything: Particles) -> None:

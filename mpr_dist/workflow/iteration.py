@@ -31,7 +31,7 @@ from mpr_dist.workflow.jobs import prepare_jobs, series_cost, series_jobs, speci
 from mpr_dist.workflow.merge import merge
 from mpr_dist.workflow.references import keep_reference, kept_reference
 from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.science import Context, FinishJob, Science, SeriesJob, Shape
+from mpr_dist.workflow.science import Context, FinishJob, Science, SeriesJob, Shape, finite
 from mpr_dist.workflow.stopping import StopRequest
 from mpr_dist.workflow.tasks import Batch, BatchOutcome, reason, run_batch, run_finish, run_prepare
 from mpr_dist.workflow.watching import watching
@@ -222,21 +222,21 @@ class IterationDriver:
         self.accepted.reject(name, why)
         self._tell(events.PartialRejected(self.files.number, name, why))
 
-    def _finish(self) -> dict[str, float]:
+    def _finish(self) -> dict[str, float | None]:
         series = tuple(self.files.series(name) for name in sorted(self.accepted.series))
         jobs = [FinishJob(self.context, i, self.files.species(i.name), series) for i in self.context.species]
-        resolution: dict[str, float] = {}
+        resolution: dict[str, float | None] = {}
         with self._stage("finish", len(jobs)):
             work = partial(run_finish, self.tools.science)
             for done in self.tools.executor.map_unordered(work, self._until_stopped(jobs)):
-                resolution[done.item.species.name] = done.unwrap().resolution_A
+                resolution[done.item.species.name] = finite(done.unwrap().resolution_A)
         self._end_if_stopped()
         for name, value in sorted(resolution.items()):
             self.ledger.append("finish", species=name, resolution_A=value)
             self._tell(events.SpeciesFinished(self.files.number, name, value))
         return resolution
 
-    def _close(self, resolution: dict[str, float], seconds: float) -> None:
+    def _close(self, resolution: dict[str, float | None], seconds: float) -> None:
         """DONE is the last file of an iteration; nothing in it changes afterwards, and scratch is no part of it."""
         for name in self.failed:
             # It may have failed after it was published; it is not part of this iteration, so nothing vouches for it.

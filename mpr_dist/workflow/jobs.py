@@ -37,8 +37,7 @@ def _mask_hash(species: SpeciesInput) -> str:
         return sha256(species.mask.read_bytes()).hexdigest()
     except OSError as error:
         raise PopulationError(
-            f"species {species.name}: its mask {species.mask} cannot be read ({error.strerror}); "
-            "restore it or set another with mpr-dist species update-mask"
+            f"species {species.name}: its mask {species.mask} cannot be read ({error.strerror}); restore it from a copy"
         ) from error
 
 

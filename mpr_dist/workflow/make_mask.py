@@ -31,10 +31,12 @@ def make_mask(
     """Write a binary mask of the map ``source``, see ``imaging.masks.threshold_mask``.
 
     Raises:
-        InputError: the map cannot be read, nothing is above the threshold, or the target is the map itself.
+        InputError: the map cannot be read, nothing is above the threshold, or the target exists and is not a mask.
     """
     if target.resolve() == source.resolve():
         raise InputError(f"{target}: is the map itself, which is never changed; give another name for the mask")
+    if target.exists() and not np.isin(read_volume(target)[0], (0, 1)).all():
+        raise InputError(f"{target}: exists already and is no mask; give another name")
     volume, pixel_A = read_volume(source)
     if pixel_A <= 0:
         raise InputError(f"{source}: its header has no pixel size; set it first")

@@ -86,6 +86,8 @@ class SimulateSettings:
     def __post_init__(self) -> None:
         if min(self.n_series, self.particles_per_series, self.n_tilts, *self.image_px) < 1:
             raise InputError("simulate: numbers of series, particles and tilts, and image sizes must be at least 1")
+        if self.seed < 0:
+            raise InputError(f"simulate: the seed must be 0 or more, got {self.seed}")
         if self.tilt_range_deg >= 80:
             raise InputError(
                 f"simulate: {self.n_tilts} tilts of {self.tilt_step_deg:g} degrees reach {self.tilt_range_deg:g}; "

@@ -7,6 +7,7 @@ keyed by content hash.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,8 +132,18 @@ class FinishJob:
 
 @dataclass(frozen=True)
 class SpeciesOutcome:
+    """``resolution_A``: infinite when the half-maps share nothing."""
+
     resolution_A: float
     numbers: Mapping[str, Any] = field(default_factory=dict)
+
+    def table(self) -> dict[str, Any]:
+        """For result.json; JSON has no infinity, so that becomes null."""
+        return {"resolution_A": finite(self.resolution_A), "numbers": dict(self.numbers)}
+
+
+def finite(resolution_A: float) -> float | None:
+    return resolution_A if math.isfinite(resolution_A) else None
 
 
 class Science(Protocol):

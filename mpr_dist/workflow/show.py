@@ -54,5 +54,6 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     return lines
 
 
-def resolution_text(resolution_A: float) -> str:
-    return f"{resolution_A:.2f} A" if math.isfinite(resolution_A) else "the half-maps share nothing"
+def resolution_text(resolution_A: float | None) -> str:
+    """None, and infinity in older files: nothing."""
+    return f"{resolution_A:.2f} A" if resolution_A and math.isfinite(resolution_A) else "the half-maps share nothing"

@@ -144,7 +144,7 @@ def run_slab(slab: Slab) -> int:
 
 def run_finish(science: Science, job: FinishJob) -> SpeciesOutcome:
     outcome = science.finish(job, read_accumulator(job.output.accumulator, job.species.name))
-    publish_json(job.output.result, {"resolution_A": outcome.resolution_A, "numbers": dict(outcome.numbers)})
+    publish_json(job.output.result, outcome.table())
     return outcome
 
 

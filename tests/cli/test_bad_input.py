@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -157,6 +158,28 @@ def test_spoiled_species(what, own_project, add_source, add_species, digests, tm
     assert "species = []" in (tmp_path / "pop" / "population.toml").read_text()
 
 
+def test_a_mask_overwrites_masks_alone(own_project, mpr, digests):
+    """A half-map given as the target stays as it is; a mask may be made again."""
+    relion = own_project / "relion"
+    before = digests(own_project)
+    result = mpr("mask", "create", relion / "half1.mrc", relion / "half2.mrc", "--threshold", 0.05)
+    assert result.code == 2
+    assert result.is_one_line()
+    assert digests(own_project) == before
+    assert mpr("mask", "create", relion / "half1.mrc", relion / "mask.mrc", "--threshold", 0.05).code == 0
+
+
+def test_half_maps_of_noise_give_plain_json(own_project, add_source, add_species, tmp_path):
+    """No resolution is null in result.json: other programs do not read Infinity."""
+    for i in (1, 2):
+        noise = np.random.default_rng(i).standard_normal((40, 40, 40)).astype(np.float32)
+        write_volume(own_project / "relion" / f"half{i}.mrc", noise, 4.0)
+    assert add_source(own_project).code == 0
+    assert "nothing in common" in add_species(own_project).out
+    text = (tmp_path / "pop" / "iterations" / "000" / "species" / "phantom" / "result.json").read_text()
+    assert json.loads(text)["resolution_A"] is None
+
+
 def test_unmatched_can_be_left_out(own_project, add_source, add_species):
     """--ignore-unmatched drops the particles of unknown series, and says how many."""
     names = ["other.tomostar"] + ["TS_01.tomostar"] * 7
@@ -220,6 +243,7 @@ def test_left_out_at_import(own_project, add_source):
         (("mask", "create", "nowhere.mrc", "mask.mrc", "--threshold", 1), "cannot be read"),
         (("simulate", "made", "--preset", "large"), "is not known"),
         (("simulate", "made", "--tilts", 0), "at least 1"),
+        (("simulate", "made", "--seed", -1), "0 or more"),
     ],
 )
 def test_bad_arguments(arguments, words, mpr, tmp_path, monkeypatch):

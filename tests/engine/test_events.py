@@ -67,3 +67,7 @@ def test_on_a_terminal_there_is_a_bar() -> None:
 
 def test_durations_read_naturally() -> None:
     assert [events.duration(s) for s in (7.31, 42, 720, 12000)] == ["7.3 s", "42 s", "12 min", "3 h 20 min"]
+
+
+def test_no_resolution_is_said_in_words() -> None:
+    assert events.describe(events.SpeciesFinished(1, "apo", None)) == "  apo: the half-maps share nothing"
