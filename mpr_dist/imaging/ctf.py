@@ -1,6 +1,6 @@
 """Contrast transfer: phase, CTF, and damping of an image, in Warp's conventions.
 
-gamma(q) = pi lambda z q^2 + (pi/2) Cs lambda^3 q^4 - pi phase - atan(a / sqrt(1 - a^2)) + even Zernikes
+gamma(q) = pi lambda z q^2 + (pi/2) Cs lambda^3 q^4 - pi phase - atan(a / sqrt(1 - a^2))
 z(theta) = -(defocus + delta/2 cos(2 (theta - angle)))      CTF = -sin(gamma) scale exp(B q^2 / 4)
 """
 

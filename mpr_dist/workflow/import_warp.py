@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,6 +75,7 @@ class _Candidate:
     rows: int
     image_px: tuple[int, int]
     pixel_A: float
+    not_applied: tuple[str, ...] = ()
 
 
 def add_warp_source(path: Path, request: SourceRequest) -> SourceSummary:
@@ -138,7 +139,21 @@ def _examine(xml: Path, settings: WarpSettings, request: SourceRequest) -> _Cand
     if not series.image_paths:
         raise SeriesError("its XML has no <MoviePath>, which says where the images are")
     image_px, pixel_A = _image_header(series, active, settings)
-    return _Candidate(SeriesEntry(xml.stem, xml.absolute(), tuple(active.tolist())), series.n_tilts, image_px, pixel_A)
+    entry = SeriesEntry(xml.stem, xml.absolute(), tuple(active.tolist()))
+    return _Candidate(entry, series.n_tilts, image_px, pixel_A, tuple(_not_applied(series)))
+
+
+def _not_applied(series: TiltSeries) -> Iterator[str]:
+    """What the file holds about the images and this program keeps, but does not compute with."""
+    optics, weights = series.optics, series.weights
+    if not np.allclose(optics.magnification, np.eye(2), atol=1e-6):
+        yield "magnification"
+    if any(optics.zernike_odd) or any(optics.zernike_even):
+        yield "aberrations (Zernike)"
+    if weights.series_bfactor or weights.bfactor_delta.values.any():
+        yield "B-factor of the series or its anisotropy"
+    if weights.location_bfactor.values.any() or (weights.location_weight.values != 1).any():
+        yield "weights by location"
 
 
 def chosen_tilts(series: TiltSeries, max_tilts: int | None, include_deselected: bool) -> Bool:
@@ -205,6 +220,8 @@ def _source(
     notes: tuple[str, ...] = ()
     if np.abs(exact - (x, y, z)).max() > 0.01:
         notes = (f"  tomograms of {' x '.join(f'{n:.2f}' for n in exact)} binned px were rounded to whole pixels",)
+    ignored = Counter(what for c in kept for what in c.not_applied)
+    notes += tuple(f"  {what}: in {n} of {len(kept)} XML files; kept there, NOT APPLIED" for what, n in ignored.items())
     series = tuple(c.entry for c in kept)
     source = Source(request.name, settings.path, series, pixel, kept[0].image_px, (x, y, z), request.max_tilts)
     return source, notes

@@ -81,6 +81,17 @@ def test_utf16_is_read(own_project, pop):
     assert add_warp_source(pop, source(own_project)).source.series[0].name == NAME
 
 
+def test_what_is_not_applied_is_told(own_project, pop):
+    """Magnification and aberrations that M refined stay in the XML, are not used, and the summary says so."""
+    xml = own_project / "warp_tiltseries" / "TS_01.xml"
+    pattern, value = r'MagnificationCorrection="[^"]*"', 'MagnificationCorrection="1.01, 0, 0, 1"'
+    text, count = re.subn(pattern, value, xml.read_text("utf-8-sig"))
+    assert count == 1
+    xml.write_text(text, "utf-8-sig")
+    lines = add_warp_source(pop, SourceRequest("a", own_project / "warp_tiltseries.settings")).lines
+    assert "  magnification: in 1 of 1 XML files; kept there, NOT APPLIED" in lines
+
+
 def test_files_choose_series(own_project, pop, tmp_path):
     listed = tmp_path / "names.txt"
     listed.write_text(f"# mine\n\n{NAME}.tomostar\n")
