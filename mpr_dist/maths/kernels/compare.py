@@ -25,15 +25,13 @@ N_VECTORS = 2 + N_LOCAL
 N_OUT = 2 + 2 * N_LOCAL + N_LOCAL * (N_LOCAL + 1) // 2
 BLOCK = 64
 
-# Sums of products may be reassociated. The other loops may not: where arrays happen to lie close together in memory,
-# the compiled code takes a scalar version of them, which would associate otherwise than the vectorised one.
-_FAST = {"contract", "reassoc", "nsz", "arcp"}
-_ORDERED = {"contract", "nsz", "arcp"}
+# No fastmath: a process that compiles the kernel and one that loads it from numba's cache run code that was optimised
+# differently, and only arithmetic in the order that is written here gives both the same bits.
 _f = np.float32
 _TWO_PI = np.float32(2.0 * math.pi)
 
 
-@nb.njit(fastmath=_ORDERED, inline="always")
+@nb.njit(inline="always")
 def _sincos_turns(t):  # type: ignore[no-untyped-def]
     """sin and cos of 2 pi t; Taylor polynomials on a quarter turn, error below 1e-7."""
     k = np.rint(_f(2.0) * t)
@@ -52,7 +50,7 @@ def _sincos_turns(t):  # type: ignore[no-untyped-def]
     return sign * s, sign * c
 
 
-@nb.njit(fastmath=_ORDERED, inline="always")
+@nb.njit(inline="always")
 def _gather(volume, view, qx, qy, start, n, slot):  # type: ignore[no-untyped-def]
     """F and its gradient with respect to the image frame, at n samples; slot rows: Fr Fi and (r, i) of Gx Gy Gz."""
     half = np.float32(volume.shape[0] // 2)
@@ -97,7 +95,7 @@ def _gather(volume, view, qx, qy, start, n, slot):  # type: ignore[no-untyped-de
             slot[6 + part, i] = grad_sign * (view[2, 0] * dx + view[2, 1] * dy + view[2, 2] * dz)
 
 
-@nb.njit(fastmath=_ORDERED, inline="always")
+@nb.njit(inline="always")
 def _model(slot, turns, qA, wave, weight, shift, start, n, d):  # type: ignore[no-untyped-def]
     """Rows 1.. of d: the model and its derivatives (real parts in 0..BLOCK, imaginary parts behind)."""
     for i in range(n):
@@ -126,21 +124,30 @@ def _model(slot, turns, qA, wave, weight, shift, start, n, d):  # type: ignore[n
         d[8, i], d[8, BLOCK + i] = qA[7, j] * mr, qA[7, j] * mi
 
 
-@nb.njit(fastmath=_FAST)
-def _products(d, out):  # type: ignore[no-untyped-def]
-    """Add the inner products of the rows of d to out, in the order of the module's text."""
+@nb.njit
+def _products(d, lanes, out):  # type: ignore[no-untyped-def]
+    """Add the inner products of the rows of d to out, in the order of the module's text.
+
+    Products first, then halves are added onto halves: every loop runs side by side, in an order that is written down.
+    """
     o = 0
     for a in range(N_VECTORS):
         first = 1 if a == 0 else a
         for b in range(first, N_VECTORS):
-            total = _f(0.0)
-            for i in range(2 * BLOCK):
-                total += d[a, i] * d[b, i]
-            out[o] += total
+            for k in range(BLOCK):
+                lanes[k] = d[a, k] * d[b, k] + d[a, BLOCK + k] * d[b, BLOCK + k]
+            for k in range(32):
+                lanes[k] += lanes[32 + k]
+            for k in range(16):
+                lanes[k] += lanes[16 + k]
+            for k in range(8):
+                lanes[k] += lanes[8 + k]
+            even = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6])
+            out[o] += even + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
             o += 1
 
 
-@nb.njit(parallel=True, nogil=True, cache=True, fastmath=_ORDERED)
+@nb.njit(parallel=True, nogil=True, cache=True)
 def compare(volumes, reference, images, active, views, shifts, defocus, astig, fixed, weight, n_samples, tables, out):  # type: ignore[no-untyped-def]
     """Inner products of every active image with its model.
 
@@ -162,6 +169,7 @@ def compare(volumes, reference, images, active, views, shifts, defocus, astig, f
         d = np.zeros((N_VECTORS, 2 * BLOCK), np.float32)
         slot = np.zeros((8, BLOCK), np.float32)
         turns = np.zeros(BLOCK, np.float32)
+        lanes = np.zeros(BLOCK, np.float32)
         volume, x = volumes[reference[p]], images[p, t]
         z, a0, a1 = defocus[p, t], astig[t, 0], astig[t, 1]
         for start in range(0, n_samples[t], BLOCK):
@@ -174,4 +182,4 @@ def compare(volumes, reference, images, active, views, shifts, defocus, astig, f
                 turns[i] = tables[4, j] * (z + a0 * tables[5, j] + a1 * tables[6, j]) + fixed[t, j]
                 d[0, i], d[0, BLOCK + i] = x[j, 0], x[j, 1]
             _model(slot, turns, tables, tables[4], weight[t], shifts[p, t], start, n, d)
-            _products(d, result)
+            _products(d, lanes, result)
