@@ -17,8 +17,7 @@ OPEN_SERIES = 3
 OWN_CROSS = (
     "Own half: particles against the half-map of their own half-set, to which they contribute. Cross half: the same "
     "particles against the other half-map, which never saw them. A gain in both speaks for a real improvement; a gain "
-    "in the own half alone suggests that parameters follow noise. Scores are log-likelihoods relative to a model "
-    "without any particle."
+    "in the own half alone suggests that parameters follow noise. Scores count standard deviations above pure noise."
 )
 
 
