@@ -56,12 +56,12 @@ def wiener_filter(curves: FscCurves) -> F64:
 
 
 def filter_halves(half1: F32, half2: F32, curves: FscCurves, share_below_A: float) -> tuple[F32, F32]:
-    """Both half-maps multiplied by the Wiener factor; frequencies below 1/share_below_A are averaged."""
+    """Both half-maps multiplied by the Wiener factor; frequencies below 1/share_below_A are averaged (none if 0)."""
     n = curves.box_px
     ring = np.minimum(shells(n), n // 2)
     gain = wiener_filter(curves)[ring].astype(np.float32)
     a, b = to_fourier(half1), to_fourier(half2)
-    shared = ring < n * curves.pixel_size_A / share_below_A
+    shared = ring < (n * curves.pixel_size_A / share_below_A if share_below_A > 0 else 0.0)
     mean = 0.5 * (a + b)
     out = [to_real((np.where(shared, mean, h) * gain).astype(np.complex64), (n, n, n)) for h in (a, b)]
     return out[0], out[1]
@@ -85,7 +85,7 @@ def projector_volume(volume: F32, grid: int) -> F32:
 
 
 def prepare_reference(
-    half1: F32, half2: F32, mask: F32, species: Species, share_below_A: float = 40.0, fraction: float = 1.0
+    half1: F32, half2: F32, mask: F32, species: Species, share_below_A: float = 0.0, fraction: float = 1.0
 ) -> tuple[Reference, FscCurves]:
     """Reference of a species from its half-maps; ``fraction`` of the resolution range is used."""
     curves = half_map_fsc(half1, half2, mask, species.pixel_size_A)

@@ -31,7 +31,8 @@ class RefineSettings:
         particles, stage_angles, defocus: classes to refine besides; amplitude scales are always refined.
         first_iteration_fraction: share of the resolution range used in the first iteration.
         weight_threshold: a tilt is used up to the frequency where its dose envelope falls below this.
-        share_below_A: below this resolution both half-maps are averaged in the reference.
+        share_below_A: frequencies below 1/share_below_A are averaged over both half-maps in the reference, as M does at
+            40 A; 0 shares nothing, so that the cross-half score stays a test by images the reference never saw.
         max_passes: passes over the images of a series per iteration, at most.
         min_particles: a series with fewer is left out.
     """
@@ -43,7 +44,7 @@ class RefineSettings:
     defocus: bool = False
     first_iteration_fraction: float = 1.0
     weight_threshold: float = 0.05
-    share_below_A: float = 40.0
+    share_below_A: float = 0.0
     max_passes: int = 40
     min_particles: int = 1
     priors: Priors = field(default_factory=Priors)
@@ -57,8 +58,8 @@ class RefineSettings:
             raise InputError(f"first_iteration_fraction must lie in 0..1, got {self.first_iteration_fraction}")
         if not 0 < self.weight_threshold < 1:
             raise InputError(f"weight_threshold must lie between 0 and 1, got {self.weight_threshold}")
-        if not self.share_below_A > 0:
-            raise InputError(f"share_below_A must be positive, got {self.share_below_A}")
+        if not self.share_below_A >= 0:
+            raise InputError(f"share_below_A must be 0 or more, got {self.share_below_A}")
         if self.max_passes < LEAST_PASSES:
             raise InputError(f"max_passes must be {LEAST_PASSES} or more, got {self.max_passes}: fewer allow no step")
 

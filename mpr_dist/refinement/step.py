@@ -25,8 +25,10 @@ MAX_ACCEPTED = 12
 DAMPING_START = 1e-3
 DAMPING_MAX = 1e6
 DAMPING_END = 1e-6
-# below this many standard deviations the images of a series do not agree with the reference at all
+# below this many standard deviations the images of a series do not agree with the reference at all; the other half-map
+# counts too, since images always agree a little with a map of their own noise
 SIGNIFICANT = 5.0
+CROSS_SIGNIFICANT = 3.0
 ROUNDS = 2
 # the scores before and after, and the standard deviations
 OTHER_PASSES = 5
@@ -39,7 +41,8 @@ class SeriesResult:
     """Attributes:
     state: refined; sigmas: its standard deviations, None when nothing was refined.
     passes: over the images of the series, those of the scores and standard deviations included.
-    objective: before and after; own_half, cross_half: scores (standard deviations above noise) before and after.
+    objective: log-likelihood before and after.
+    own_half, cross_half: scores (standard deviations above noise) before and after.
     found: False when the images do not agree with the reference and the series was left as it came.
     """
 
@@ -68,7 +71,7 @@ def refine_series(
     origin = State(shape_grids(imported, layout), imported_particles, origin_shape)
     weights = np.exp(shape)
     own, cross = score(state, data, weights), score(state, data, weights, cross_half=True)
-    if own.significance < SIGNIFICANT or own.amplitude <= 0:
+    if min(own.significance - SIGNIFICANT, cross.significance - CROSS_SIGNIFICANT) < 0 or own.amplitude <= 0:
         return SeriesResult(state, None, 2, (0.0, 0.0), (own.significance,) * 2, (cross.significance,) * 2, found=False)
     state = replace(state, log_scale=state.log_scale + np.log(own.amplitude))
     problem = Problem(origin, layout, precision(layout, origin.series, settings.priors), data)
@@ -81,7 +84,7 @@ def refine_series(
         _damped(end, imported),
         sigmas(last, other, layout, series.dose, [len(p) for p in particles]),
         passes + OTHER_PASSES,
-        (first.objective, last.objective),
+        (first.likelihood, last.likelihood),
         (own.significance, own_end.significance),
         (cross.significance, cross_end.significance),
         found=True,

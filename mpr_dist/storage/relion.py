@@ -268,7 +268,8 @@ def _angles(columns: Columns) -> tuple[F64, str]:
 def _half_sets(columns: Columns, name: str) -> tuple[I8, str]:
     if not columns.has(name):
         half = (np.arange(len(columns)) % 2 + 1).astype(np.int8)
-        return half, f"Half-sets: no {name}; rows alternate between 1 and 2."
+        note = f"Half-sets: no {name}; rows alternate between 1 and 2."
+        return half, f"{note} Half-maps made from other half-sets are not independent of these."
     values = columns.numbers(name)[:, 0]
     known = np.isin(values, (1, 2))
     if not known.all():

@@ -157,8 +157,8 @@ def _warnings(
     for name, counts in per_half.items():
         if 0 < min(counts) < ENOUGH_PER_HALF and _refines(refine):
             yield (
-                f"{name}: only {min(counts)} particles stand behind a half-map. It holds noise that the standard "
-                f"deviations do not know of: they are too optimistic below about {ENOUGH_PER_HALF} particles per half."
+                f"{name}: only {min(counts)} particles stand behind a half-map. The standard deviations count what the "
+                f"other half-map would change, but stay optimistic below about {ENOUGH_PER_HALF} particles per half."
             )
 
 
