@@ -64,3 +64,21 @@ def test_the_report_says_so(refined):
     population = refined[1].population
     page = (population.files(population.iteration).root / "report.html").read_text("utf-8")
     assert "othing was found" in page
+
+
+@pytest.fixture(scope="module")
+def against_particle(refined) -> list[float]:
+    """Scores against the reference of a real particle, cross-half, of each series before anything could be refined."""
+    population = refined[1].population
+    paths = [population.files(1).series(entry.name).summary for _, entry in population.series]
+    return [json.loads(path.read_text("utf-8"))["numbers"]["details"]["cross_half"][0] for path in paths]
+
+
+def test_noise_is_compared_and_found_wanting(refined, against_particle):
+    """In the first iteration there is a reference: every series is scored against it, and none is refined."""
+    population = refined[1].population
+    assert len(against_particle) == len(population.series)
+    assert all(score != 0.0 for score in against_particle)
+    for _, entry in population.series:
+        summary = json.loads(population.files(1).series(entry.name).summary.read_text("utf-8"))
+        assert summary["numbers"]["details"]["found"] is False
