@@ -36,6 +36,14 @@ def plan(
     stage_angles: o.StageFlag = None,
     defocus: o.DefocusFlag = None,
     settings: o.SettingsFile = None,
+    first_iteration_fraction: o.Fraction = None,
+    max_passes: o.MaxPasses = None,
+    min_particles: o.MinParticles = None,
+    prior_image_warp: o.PriorWarp = None,
+    prior_stage_angles: o.PriorStage = None,
+    prior_positions: o.PriorPosition = None,
+    prior_orientations: o.PriorOrientation = None,
+    prior_defocus: o.PriorDefocus = None,
     engine: o.Engine = "local",
     workers: o.Workers = None,
     threads: o.Threads = 1,
@@ -45,9 +53,13 @@ def plan(
     from mpr_dist.workflow.resources import available_memory
     from mpr_dist.workflow.run_options import parse_grid, refine_settings
 
-    given = {"iterations": iterations, "image_warp": parse_grid(image_warp), "particles": particles}
-    given |= {"stage_angles": stage_angles, "defocus": defocus}
-    planned = plan_population(directory, refine_settings(settings, given, {}), EngineChoice(engine, workers, threads))
+    given: dict[str, object] = {"iterations": iterations, "image_warp": parse_grid(image_warp), "particles": particles}
+    given |= {"stage_angles": stage_angles, "defocus": defocus, "max_passes": max_passes}
+    given |= {"first_iteration_fraction": first_iteration_fraction, "min_particles": min_particles}
+    priors = {"image_warp_A": prior_image_warp, "stage_angle_deg": prior_stage_angles, "position_A": prior_positions}
+    priors |= {"orientation_deg": prior_orientations, "defocus_A": prior_defocus}
+    asked = refine_settings(settings, given, priors)
+    planned = plan_population(directory, asked, EngineChoice(engine, workers, threads))
     o.say([str(planned)])
     planned.check(available_memory())
 

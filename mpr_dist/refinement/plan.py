@@ -7,18 +7,20 @@ from dataclasses import dataclass
 
 from mpr_dist.errors import InputError
 from mpr_dist.refinement.batches import guided_batches
+from mpr_dist.refinement.layout import Layout
 
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class SeriesLoad:
-    """What one tilt series asks for."""
+    """What one tilt series asks for; ``solver_bytes``: the normal equations of all its parameters."""
 
     name: str
     tilts: int
     particles: int
     image_bytes: int
+    solver_bytes: int = 0
 
     @property
     def images(self) -> int:
@@ -72,8 +74,13 @@ class Plan:
         return max((series.image_bytes for series in self.series), default=0)
 
     @property
+    def solver_bytes(self) -> int:
+        """Of the series that needs most."""
+        return max((series.solver_bytes for series in self.series), default=0)
+
+    @property
     def worker_bytes(self) -> int:
-        return self.accumulator_bytes + self.reference_bytes + self.image_bytes
+        return self.accumulator_bytes + self.reference_bytes + self.image_bytes + self.solver_bytes
 
     @property
     def scratch_bytes(self) -> int:
@@ -124,7 +131,8 @@ class Plan:
             f"of {max(sizes, default=0)} down to {min(sizes, default=0)} series; merge: {self.slabs} slabs; "
             f"finish: {len(self.species)} tasks",
             f"  per worker   {size(self.worker_bytes)}: images {size(self.image_bytes)}, references "
-            f"{size(self.reference_bytes)}, accumulators {size(self.accumulator_bytes)}",
+            f"{size(self.reference_bytes)}, accumulators {size(self.accumulator_bytes)}, "
+            f"solver {size(self.solver_bytes)}",
             f"  {self.workers} workers    {size(self.workers * self.worker_bytes)}",
             f"  scratch      up to {size(self.scratch_bytes)} during an iteration",
             f"  files        {self.files_per_iteration} per iteration",
@@ -145,6 +153,18 @@ def make_plan(
     """The batches are the very ones the run would make."""
     batches = guided_batches({load.name: float(max(1, load.images)) for load in series}, workers)
     return Plan(population, first, iterations, workers, refines, series, species, batches, sum(slabs.values()))
+
+
+def solver_bytes(layout: Layout, particles: int) -> int:
+    """Float64 arrays of the normal equations of one series that live at the same time.
+
+    Five dense matrices (data, damped, reduced, factor, inverse), three couplings to the poses, and per image the
+    Jacobian with its weighted copy and the information on the pose.
+    """
+    n, points = layout.n_series, 6 * particles
+    width = n // max(layout.n_tilts, 1)
+    per_image = 2 * 8 * width + 2 * 8 * 6 + 6 * 6 + 8 * 8
+    return 8 * (5 * n * n + 3 * n * points + per_image * particles * layout.n_tilts)
 
 
 def size(count: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.refinement.plan import Plan, SeriesLoad, SpeciesLoad, make_plan
+from mpr_dist.refinement.layout import Layout
+from mpr_dist.refinement.plan import Plan, SeriesLoad, SpeciesLoad, make_plan, solver_bytes
 from mpr_dist.storage.accumulators import slab_starts
 from mpr_dist.workflow.science import Science
 
@@ -21,6 +22,7 @@ def plan(population: Population, science: Science, settings: RefineSettings, wor
                 footprints[files.name].bytes_per_image * files.particles_in(entry.name) * entry.tilts
                 for files in population.species
             ),
+            _solver(settings, entry.tilts, population.particles_in(entry.name)),
         )
         for _, entry in population.series
     )
@@ -43,6 +45,10 @@ def plan(population: Population, science: Science, settings: RefineSettings, wor
         species=species,
         slabs={name: len(slab_starts(footprint.accumulator_shape)) for name, footprint in footprints.items()},
     )
+
+
+def _solver(settings: RefineSettings, tilts: int, particles: int) -> int:
+    return solver_bytes(Layout.of(settings, tilts), particles) if settings.refines_anything else 0
 
 
 def _classes(settings: RefineSettings) -> tuple[str, ...]:
