@@ -9,11 +9,29 @@ import typer
 from mpr_dist.cli import options as o
 
 if TYPE_CHECKING:
+    from mpr_dist.model.settings import RefineSettings
     from mpr_dist.workflow.launch import Outcome
 
 Restart = Annotated[bool, typer.Option("--restart", help="Discard an unfinished iteration instead of continuing it.")]
 _REFINE = "POP --iterations 4 --image-warp 6x4 --particles --stage-angles --defocus"
 FAILED_SERIES = 3
+# options that carry the name of a setting, and options that set a prior
+GIVEN = (
+    "iterations",
+    "particles",
+    "stage_angles",
+    "defocus",
+    "first_iteration_fraction",
+    "max_passes",
+    "min_particles",
+)
+PRIORS = {
+    "prior_image_warp": "image_warp_A",
+    "prior_stage_angles": "stage_angle_deg",
+    "prior_positions": "position_A",
+    "prior_orientations": "orientation_deg",
+    "prior_defocus": "defocus_A",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +47,7 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
+    context: typer.Context,
     directory: o.PopulationDir,
     iterations: o.Iterations = None,
     image_warp: o.ImageWarp = None,
@@ -51,20 +70,15 @@ def plan(
     """Show what refine would do with the same options: stages, batches, memory, files. Changes nothing."""
     from mpr_dist.workflow.launch import EngineChoice, plan_population
     from mpr_dist.workflow.resources import available_memory
-    from mpr_dist.workflow.run_options import parse_grid, refine_settings
 
-    given: dict[str, object] = {"iterations": iterations, "image_warp": parse_grid(image_warp), "particles": particles}
-    given |= {"stage_angles": stage_angles, "defocus": defocus, "max_passes": max_passes}
-    given |= {"first_iteration_fraction": first_iteration_fraction, "min_particles": min_particles}
-    priors = {"image_warp_A": prior_image_warp, "stage_angle_deg": prior_stage_angles, "position_A": prior_positions}
-    priors |= {"orientation_deg": prior_orientations, "defocus_A": prior_defocus}
-    asked = refine_settings(settings, given, priors)
+    asked = _asked(context)
     planned = plan_population(directory, asked, EngineChoice(engine, workers, threads))
     o.say([str(planned)])
     planned.check(available_memory())
 
 
 def refine(
+    context: typer.Context,
     directory: o.PopulationDir,
     iterations: o.Iterations = None,
     image_warp: o.ImageWarp = None,
@@ -91,14 +105,8 @@ def refine(
     hand; the same command continues. Options win over --settings.
     """
     from mpr_dist.workflow.launch import EngineChoice, refine_population
-    from mpr_dist.workflow.run_options import parse_grid, refine_settings
 
-    given: dict[str, object] = {"iterations": iterations, "image_warp": parse_grid(image_warp), "particles": particles}
-    given |= {"stage_angles": stage_angles, "defocus": defocus, "max_passes": max_passes}
-    given |= {"first_iteration_fraction": first_iteration_fraction, "min_particles": min_particles}
-    priors = {"image_warp_A": prior_image_warp, "stage_angle_deg": prior_stage_angles, "position_A": prior_positions}
-    priors |= {"orientation_deg": prior_orientations, "defocus_A": prior_defocus}
-    asked = refine_settings(settings, given, priors)
+    asked = _asked(context)
     _end(refine_population(directory, asked, EngineChoice(engine, workers, threads), restart))
 
 
@@ -115,6 +123,16 @@ def reconstruct(
 
     settings = RefineSettings(iterations=1)
     _end(refine_population(directory, settings, EngineChoice(engine, workers, threads), restart))
+
+
+def _asked(context: typer.Context) -> RefineSettings:
+    """The settings that the options of refine and plan ask for; both commands name them alike."""
+    from mpr_dist.workflow.run_options import parse_grid, refine_settings
+
+    options = context.params
+    given = {name: options[name] for name in GIVEN} | {"image_warp": parse_grid(options["image_warp"])}
+    priors = {prior: options[name] for name, prior in PRIORS.items()}
+    return refine_settings(options["settings"], given, priors)
 
 
 def _end(outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from mpr_dist.cli import options as o
 
 def register(app: typer.Typer) -> None:
     app.command(epilog=o.examples("mpr-dist simulate project", "mpr-dist simulate small --preset fixture"))(simulate)
-    app.command(epilog=o.examples("mpr-dist demo", "mpr-dist demo /tmp/demo --iterations 2"))(demo)
+    app.command(epilog=o.examples("mpr-dist demo", "mpr-dist demo my-demo --iterations 2"))(demo)
 
 
 def simulate(
