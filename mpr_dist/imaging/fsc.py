@@ -18,6 +18,8 @@ RANDOMISE_BELOW = 0.8
 THRESHOLD = 0.143
 # Few coefficients lie in the first shells: a dip in 0, 1, 2 says nothing as long as shell 3 is good.
 LEADING = 3
+# all shells up to the resolution must together stand out of noise by this many standard deviations
+SIGNIFICANT = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +63,14 @@ def fsc(a: F32, b: F32, workers: int = 1) -> F64:
     return _correlate(to_fourier(_single(a), workers=workers), to_fourier(_single(b), workers=workers))
 
 
-def masked_fsc(half1: F32, half2: F32, mask: F32, pixel_size_A: float, seed: int = 0, workers: int = 1) -> FscCurves:
+def masked_fsc(
+    half1: F32, half2: F32, mask: F32, pixel_size_A: float, seed: int = 0, workers: int = 1, copies: int = 1
+) -> FscCurves:
     """All curves for two half-maps (n, n, n) float32 and a soft mask of the same shape.
 
     Phases are random from the first shell where the unmasked curve is below 0.8; the correction starts 2 shells later,
-    before that the masked curve stands. The same ``seed`` gives the same curves. Raises InputError if shapes differ.
+    before that the masked curve stands. The same ``seed`` gives the same curves. ``copies`` is the order of the point
+    group that was imposed on the maps. Raises InputError if shapes differ.
     """
     _check_cubes(half1, half2, mask)
     n = len(half1)
@@ -81,7 +86,22 @@ def masked_fsc(half1: F32, half2: F32, mask: F32, pixel_size_A: float, seed: int
         randomised = fsc(noisy[0], noisy[1], workers)
         corrected = _correct(masked, randomised, start + 2)
     resolution = resolution_A(corrected, pixel_size_A, n, THRESHOLD)
+    if significance(corrected, first_shell_below(corrected, THRESHOLD), mask, copies) < SIGNIFICANT:
+        resolution = float("inf")
     return FscCurves(pixel_size_A, n, unmasked, masked, randomised, corrected, start, resolution)
+
+
+def significance(curve: F64, n_shells: int, mask: F32, copies: int) -> float:
+    """How many standard deviations of pure noise the curve rises above zero in shells 1 to ``n_shells`` - 1 together.
+
+    Shell k holds about 2 pi k^2 v / copies independent coefficients: symmetry repeats each ``copies`` times, and a mask
+    ties neighbours together, v = (sum m^2)^2 / (n^3 sum m^4) being the share of the box it leaves.
+    """
+    power = np.square(mask, dtype=np.float64)
+    share = power.sum() ** 2 / max(np.square(power).sum(), 1e-30) / power.size
+    k = np.arange(1, max(n_shells, 2))
+    count = 2.0 * np.pi * k**2 * share / copies
+    return float((count * curve[k]).sum() / np.sqrt(max(count.sum(), 1e-30)))
 
 
 def randomise_phases(spectrum: C64, first_shell: int, generator: np.random.Generator, workers: int = 1) -> C64:

@@ -9,6 +9,7 @@ import numpy as np
 from mpr_dist.imaging.fsc import FscCurves, masked_fsc
 from mpr_dist.maths.filters import soft_mask
 from mpr_dist.maths.fourier import crop_or_pad_real, shells, to_fourier, to_real
+from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.species import Species
 from mpr_dist.units import F32, F64
 
@@ -39,9 +40,9 @@ def use_mask(mask: F32, pixel_size_A: float) -> F32:
     return soft_mask(mask > 0.5, 1.0, MASK_EDGE_A / pixel_size_A)
 
 
-def half_map_fsc(half1: F32, half2: F32, mask: F32, pixel_size_A: float) -> FscCurves:
-    """FSC of two half-maps under the mask as it is used."""
-    return masked_fsc(half1, half2, use_mask(mask, pixel_size_A), pixel_size_A)
+def half_map_fsc(half1: F32, half2: F32, mask: F32, pixel_size_A: float, symmetry: str = "C1") -> FscCurves:
+    """FSC of two half-maps (n, n, n) float32, on which a point group was imposed, under the mask as it is used."""
+    return masked_fsc(half1, half2, use_mask(mask, pixel_size_A), pixel_size_A, copies=len(rotations(symmetry)))
 
 
 def wiener_filter(curves: FscCurves) -> F64:
@@ -88,7 +89,7 @@ def prepare_reference(
     half1: F32, half2: F32, mask: F32, species: Species, share_below_A: float = 0.0, fraction: float = 1.0
 ) -> tuple[Reference, FscCurves]:
     """Reference of a species from its half-maps; ``fraction`` of the resolution range is used."""
-    curves = half_map_fsc(half1, half2, mask, species.pixel_size_A)
+    curves = half_map_fsc(half1, half2, mask, species.pixel_size_A, species.symmetry)
     soft = use_mask(mask, species.pixel_size_A)
     filtered = filter_halves(half1, half2, curves, share_below_A)
     grid = GRID_OVERSAMPLING * species.box_px

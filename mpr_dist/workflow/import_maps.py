@@ -32,7 +32,12 @@ class ImportedMaps:
 
 
 def import_maps(
-    half1: Path, half2: Path, mask: Path, diameter_A: float, pixel_size_A: float | None = None
+    half1: Path,
+    half2: Path,
+    mask: Path,
+    diameter_A: float,
+    pixel_size_A: float | None = None,
+    symmetry: str = "C1",
 ) -> ImportedMaps:
     """Read, check and prepare the maps of a species; the files are only read.
 
@@ -68,7 +73,7 @@ def import_maps(
     halves = [crop_or_pad_real(half, box) for half in (first, second)]
     factor = np.float32(map_scale(np.asarray((halves[0] + halves[1]) / 2, np.float32), cut))
     halves = [half * factor for half in halves]
-    curves = half_map_fsc(halves[0], halves[1], cut, pixel)
+    curves = half_map_fsc(halves[0], halves[1], cut, pixel, symmetry)
     return ImportedMaps(halves[0], halves[1], cut, pixel, curves, tuple(notes))
 
 

@@ -91,7 +91,14 @@ def add_species(path: Path, request: SpeciesRequest) -> SpeciesSummary:
         table, names, dropped = _matched(population, request)
         position = _positions(population, table, names)
         _check_halves(table)
-        maps = import_maps(request.half1, request.half2, request.mask, request.diameter_A, request.pixel_size_A)
+        maps = import_maps(
+            request.half1,
+            request.half2,
+            request.mask,
+            request.diameter_A,
+            request.pixel_size_A,
+            request.symmetry,
+        )
         symmetry = request.symmetry.strip().upper()
         box = len(maps.mask)
         species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry)

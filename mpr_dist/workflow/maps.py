@@ -33,7 +33,7 @@ def finish_species(job: FinishJob, accumulator: I64) -> SpeciesOutcome:
     halves: list[F32] = [
         solve_map(fourier_sums(half, species.symmetry, job.context.exponent), species) for half in accumulator
     ]
-    curves = half_map_fsc(halves[0], halves[1], read_mask(job.species), species.pixel_size_A)
+    curves = half_map_fsc(halves[0], halves[1], read_mask(job.species), species.pixel_size_A, species.symmetry)
     write_volume(output.half1, halves[0], species.pixel_size_A)
     write_volume(output.half2, halves[1], species.pixel_size_A)
     write_volume(output.map, weighted_average(halves[0], halves[1], curves), species.pixel_size_A)
