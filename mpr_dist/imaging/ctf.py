@@ -1,6 +1,6 @@
 """Contrast transfer: phase, CTF, and damping of an image, in Warp's conventions.
 
-gamma(q) = pi lambda z q^2 + (pi/2) Cs lambda^3 q^4 - pi phase - atan(a / sqrt(1 - a^2))
+gamma(q) = pi lambda z q^2 + (pi/2) Cs lambda^3 q^4 - pi phase - atan(a / sqrt(1 - a^2)) + even Zernikes
 z(theta) = -(defocus + delta/2 cos(2 (theta - angle)))      CTF = -sin(gamma) scale exp(B q^2 / 4)
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpr_dist.imaging.geometry import grid_at
+from mpr_dist.maths.zernike import even_gamma_rad, odd_phase_rad
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
@@ -26,6 +27,7 @@ class CtfTerms:
         cos2, sin2: (samples,) of twice the polar angle of q.
         fixed: (tilts, samples) turns that do not depend on defocus or astigmatism.
         astig_A: (tilts, 2) delta/2 (cos 2 angle, sin 2 angle).
+        odd: (samples,) turns of the odd aberrations: the image is the ideal one times exp(-2 pi i odd).
     """
 
     a2: F64
@@ -33,6 +35,7 @@ class CtfTerms:
     sin2: F64
     fixed: F64
     astig_A: F64
+    odd: F64
 
 
 def per_tilt(grid_values: F64, n_tilts: int) -> F64:
@@ -45,12 +48,19 @@ def ctf_terms(series: TiltSeries, qx: F64, qy: F64) -> CtfTerms:
     """Terms of gamma at frequencies qx, qy (samples,) in 1/A for every tilt of a series."""
     o, n = series.optics, series.n_tilts
     q2, theta = qx**2 + qy**2, np.arctan2(qy, qx)
+    phase = per_tilt(o.phase_shift_pi.values, n)
+    even = even_gamma_rad(o.zernike_even, qx, qy) / (2 * np.pi)
+    fixed = (fixed_turns(o, q2) + even)[None] - 0.5 * phase[:, None]
+    odd = odd_phase_rad(o.zernike_odd, qx, qy) / (2 * np.pi)
+    return CtfTerms(-0.5 * o.wavelength_A * q2, np.cos(2 * theta), np.sin(2 * theta), fixed, astigmatism_A(series), odd)
+
+
+def astigmatism_A(series: TiltSeries) -> F64:
+    """(tilts, 2) astigmatism without a singularity at zero: delta/2 (cos 2 angle, sin 2 angle), A."""
+    o, n = series.optics, series.n_tilts
     half_delta = 0.5 * A_PER_UM * per_tilt(o.defocus_delta_um.values, n)
     twice = 2 * np.deg2rad(per_tilt(o.defocus_angle_deg.values, n))
-    phase = per_tilt(o.phase_shift_pi.values, n)
-    fixed = fixed_turns(o, q2)[None] - 0.5 * phase[:, None]
-    astig = half_delta[:, None] * np.stack([np.cos(twice), np.sin(twice)], -1)
-    return CtfTerms(-0.5 * o.wavelength_A * q2, np.cos(2 * theta), np.sin(2 * theta), fixed, astig)
+    return np.asarray(half_delta[:, None] * np.stack([np.cos(twice), np.sin(twice)], -1))
 
 
 def fixed_turns(optics: Optics, q2: F64) -> F64:
@@ -95,3 +105,22 @@ def delocalisation_A(optics: Optics, defocus_um: float, q_max: float) -> float:
     q = np.linspace(0, q_max, 256)
     lam, cs_A = optics.wavelength_A, optics.cs_mm * A_PER_MM
     return float(np.abs(-lam * A_PER_UM * defocus_um * q + cs_A * lam**3 * q**3).max())
+
+
+def ewald_height(series: TiltSeries, q2: F64) -> F64:
+    """Height (1/A) above the central slice of what multiplies exp(i gamma), at squared frequencies q2 (1/A^2).
+
+    lambda q^2 / 2 along the direction of growing underfocus: a slab at height z has the defocus of its own height, and
+    exp(i pi lambda (-z) q^2) is a Fourier factor of that height. So the sign follows from what the file says about
+    depth: are_angles_inverted turns it.
+    """
+    height = 0.5 * series.optics.wavelength_A * q2
+    return np.asarray(-height if series.are_angles_inverted else height)
+
+
+def sideband_overlap(height: F64, diameter_A: float) -> F64:
+    """(samples,) 0..1: correlation of the transform of a ball between the two sidebands, 2 |height| apart."""
+    x = 2 * np.pi * np.abs(height) * diameter_A
+    small = x < 1e-3
+    safe = np.where(small, 1.0, x)
+    return np.clip(np.where(small, 1.0, 3 * (np.sin(safe) - safe * np.cos(safe)) / safe**3), 0.0, 1.0)

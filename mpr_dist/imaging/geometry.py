@@ -1,7 +1,8 @@
 """Where a particle lands in every tilt, how it is turned there, and at which defocus.
 
 The formulas are Warp's: volume warp, tilt matrix, axis offset, image warp; the depth enters the defocus. Stage-angle
-grids turn the view but do not move particles.
+grids turn the view but do not move particles, unless the stage is taken as a rigid body: then it turns the specimen
+about the centre of the volume, as the stage of a microscope does.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpr_dist.maths.rotations import euler_to_matrix, rotation_x, rotation_y, rotation_z
+from mpr_dist.maths.rotations import rotation_x, rotation_y, rotation_z
 from mpr_dist.maths.splines import cubic_grid, linear_grid4
+from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.units import A_PER_UM, F64
@@ -52,37 +54,51 @@ def image_points(series: TiltSeries, xy_A: F64) -> tuple[F64, F64, F64]:
     return u[..., 0], u[..., 1], series.tilt_position[None]
 
 
-def project(series: TiltSeries, position_A: F64) -> Projection:
-    """Project particle positions (particles, 3) into every tilt of a series."""
-    p = np.asarray(position_A, np.float64)
-    centred = warped_positions(series, p)
+def project(series: TiltSeries, particles: Particles) -> Projection:
+    """Project particles into every tilt of a series, each from where it is when that tilt is exposed."""
+    return project_points(series, particles.positions_at(series.dose_position))
+
+
+def project_points(series: TiltSeries, position_A: F64) -> Projection:
+    """Project points of the tomogram, (points, 3) or one place for every tilt (points, tilts, 3)."""
+    points = np.asarray(position_A, np.float64)
+    if points.ndim == 2:
+        points = np.broadcast_to(points[:, None], (len(points), series.n_tilts, 3))
+    centred = warped_positions(series, points)
     q = np.einsum("tij,ptj->pti", tilt_matrices(series), centred)
+    if series.is_stage_rigid:
+        q = np.einsum("ptij,ptj->pti", stage_matrices(series, points), q)
     unwarped = q[..., :2] + series.axis_offset_A + series.image_size_A / 2
     x, y, z = image_points(series, unwarped)
     shift = np.stack([grid_at(series.image_warp.x, x, y, z), grid_at(series.image_warp.y, x, y, z)], -1)
     depth = -q[..., 2] if series.are_angles_inverted else q[..., 2]
-    defocus = _over_volume(series, series.optics.defocus_um, p) + depth / A_PER_UM
+    defocus = _over_volume(series, series.optics.defocus_um, points) + depth / A_PER_UM
     return Projection(unwarped - shift, depth, defocus, unwarped)
 
 
-def warped_positions(series: TiltSeries, position_A: F64) -> F64:
-    """(particles, tilts, 3) positions from the volume centre, volume warp added."""
-    v = series.volume_size_A
-    points = np.empty((len(position_A), series.n_tilts, 4))
-    points[..., :3] = (position_A / v)[:, None]
+def volume_points(series: TiltSeries, position_A: F64) -> F64:
+    """(points, tilts, 4) normalised x, y, z and dose at which a volume warp is looked up."""
+    points = np.empty((*position_A.shape[:2], 4))
+    points[..., :3] = position_A / series.volume_size_A
     points[..., 3] = series.dose_position
+    return points
+
+
+def warped_positions(series: TiltSeries, position_A: F64) -> F64:
+    """Positions (points, tilts, 3) from the volume centre, volume warp added."""
+    points = volume_points(series, position_A)
     grids = (series.volume_warp.x, series.volume_warp.y, series.volume_warp.z)
     warp = np.stack([linear_grid4(g.values, points) for g in grids], -1)
-    return np.asarray((position_A - v / 2)[:, None] + warp)
+    return np.asarray(position_A - series.volume_size_A / 2 + warp)
 
 
 def _over_volume(series: TiltSeries, grid: CubicGrid, position_A: F64) -> F64:
-    u = (position_A / series.volume_size_A)[:, None]
+    u = position_A / series.volume_size_A
     return grid_at(grid, u[..., 0], u[..., 1], series.tilt_position[None])
 
 
 def stage_matrices(series: TiltSeries, position_A: F64) -> F64:
-    """(particles, tilts, 3, 3) corrections by the stage-angle grids, Rz Ry Rx."""
+    """(points, tilts, 3, 3) corrections by the stage-angle grids, Rz Ry Rx, at positions (points, tilts, 3)."""
     angles = [_over_volume(series, g, position_A) for g in stage_grids(series)]
     return np.asarray(rotation_z(angles[2]) @ rotation_y(angles[1]) @ rotation_x(angles[0]))
 
@@ -92,10 +108,11 @@ def stage_grids(series: TiltSeries) -> tuple[CubicGrid, CubicGrid, CubicGrid]:
     return series.stage_angles.x, series.stage_angles.y, series.stage_angles.z
 
 
-def views(series: TiltSeries, position_A: F64, angles_deg: F64) -> F64:
+def views(series: TiltSeries, particles: Particles) -> F64:
     """(particles, tilts, 3, 3) rotation from the reference to the image frame."""
-    tomogram_to_image = stage_matrices(series, position_A) @ tilt_matrices(series)
-    return np.asarray(tomogram_to_image @ euler_to_matrix(angles_deg)[:, None])
+    dose = series.dose_position
+    tomogram_to_image = stage_matrices(series, particles.positions_at(dose)) @ tilt_matrices(series)
+    return np.asarray(tomogram_to_image @ particles.rotations_at(dose))
 
 
 def contained(series: TiltSeries, xy_A: F64, diameter_A: float) -> np.ndarray:

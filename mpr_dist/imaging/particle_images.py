@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpr_dist.errors import SeriesError
-from mpr_dist.imaging.ctf import ctf_terms, delocalisation_A, tilt_bfactors_A2
+from mpr_dist.imaging.ctf import ctf_terms, delocalisation_A, ewald_height, sideband_overlap, tilt_bfactors_A2
 from mpr_dist.imaging.extract import extract_samples, prepare_tilt_image, ring_power
 from mpr_dist.imaging.geometry import contained, project
 from mpr_dist.imaging.samples import Samples, box_samples
+from mpr_dist.maths.kernels.compare import A2, COS2, EWALD, KX, KY, N_TABLES, ODD, OVERLAP, Q2_4, QX, QY, SIN2
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
@@ -68,7 +69,7 @@ def load_particle_images(
     particle lies inside any tilt.
     """
     samples = box_samples(working_box(series, species, q_max), species.pixel_size_A, q_max)
-    xy_A = project(series, particles.position_A).xy_A
+    xy_A = project(series, particles).xy_A
     active = contained(series, xy_A, species.diameter_A)
     if not active.any():
         raise SeriesError(f"series {series.name}: no particle of {species.name} lies inside any tilt")
@@ -100,15 +101,17 @@ class KernelTables:
     """What the kernels need besides images and poses, in float32.
 
     Attributes:
-        tables: (8, samples): qx qy (1/A), kx ky (grid units), a2, cos 2 theta, sin 2 theta, q^2/4.
+        tables: (11, samples): the rows named in maths/kernels/compare.py.
         fixed: (tilts, samples) turns; astig: (tilts, 2) A.
         weight: (tilts, samples) dose envelope / noise amplitude, at amplitude scale 1.
+        is_curved: whether both sidebands of the Ewald sphere count.
     """
 
     tables: F32
     fixed: F32
     astig: F32
     weight: F32
+    is_curved: bool
 
 
 def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, grid_px: int) -> KernelTables:
@@ -119,13 +122,17 @@ def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, 
     s = images.samples
     terms = ctf_terms(series, s.qx, s.qy)
     to_grid = grid_px * species.pixel_size_A
-    tables = np.zeros((8, len(s.kx)), np.float32)
+    tables = np.zeros((N_TABLES, len(s.kx)), np.float32)
     q2 = s.qx**2 + s.qy**2
-    rows = (s.qx, s.qy, s.qx * to_grid, s.qy * to_grid, terms.a2, terms.cos2, terms.sin2, q2 / 4)
-    for i, row in enumerate(rows):
+    slice_q = series.optics.magnification @ np.stack([s.qx, s.qy])
+    rows = {QX: s.qx, QY: s.qy, KX: slice_q[0] * to_grid, KY: slice_q[1] * to_grid, A2: terms.a2}
+    rows |= {COS2: terms.cos2, SIN2: terms.sin2, Q2_4: q2 / 4, ODD: terms.odd}
+    if species.ewald:
+        height = ewald_height(series, q2)
+        rows |= {EWALD: species.ewald * height * to_grid, OVERLAP: sideband_overlap(height, species.diameter_A)}
+    for i, row in rows.items():
         tables[i] = row
     envelope = np.exp(0.25 * tilt_bfactors_A2(series)[:, None] * q2)
     amplitude = envelope / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px)
-    return KernelTables(
-        tables, terms.fixed.astype(np.float32), terms.astig_A.astype(np.float32), amplitude.astype(np.float32)
-    )
+    fixed, astig, weight = (a.astype(np.float32) for a in (terms.fixed, terms.astig_A, amplitude))
+    return KernelTables(tables, fixed, astig, weight, bool(species.ewald))

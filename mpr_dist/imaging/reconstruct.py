@@ -53,7 +53,7 @@ def backproject(
     Raises SeriesError when a contribution exceeds the range of the fixed point; nothing else can be trusted then, so
     the caller throws the accumulators away.
     """
-    if np.abs(images.xy_A - project(series, particles.position_A).xy_A).max() > 1e-6:
+    if np.abs(images.xy_A - project(series, particles).xy_A).max() > 1e-6:
         raise MprError("images were cut for other positions than those to reconstruct from")
     n = grid_px(species)
     tables = kernel_tables(series, species, images, n)
@@ -64,13 +64,14 @@ def backproject(
         particles.half - 1,
         images.values,
         images.active,
-        views(series, particles.position_A, particles.angles_deg).astype(np.float32),
-        (A_PER_UM * project(series, particles.position_A).defocus_um).astype(np.float32),
+        views(series, particles).astype(np.float32),
+        (A_PER_UM * project(series, particles).defocus_um).astype(np.float32),
         tables.astig,
         tables.fixed,
         weight,
         limit,
         tables.tables,
+        tables.is_curved,
         float(2.0**exponent),
     )
     if not largest.max() < LARGEST_CONTRIBUTION * 2.0**exponent:

@@ -124,7 +124,7 @@ def contrast_images(series: TiltSeries, particles: Particles, atoms: Atoms, expo
     if not len(particles) or exposure.noise_only:
         yield from (np.zeros(shape) for _ in range(series.n_tilts))
         return
-    seen, view = project(series, particles.position_A), views(series, particles.position_A, particles.angles_deg)
+    seen, view = project(series, particles), views(series, particles)
     box = ctf_box_px(series, seen.defocus_um, atoms, pixel_A)
     qx, qy = (a.ravel() for a in np.meshgrid(fft.rfftfreq(box, pixel_A), fft.fftfreq(box, pixel_A)))
     terms = ctf_terms(series, qx, qy)

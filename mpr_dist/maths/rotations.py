@@ -82,3 +82,17 @@ def log_rotation(matrix: ArrayLike) -> F64:
 
     r = np.asarray(matrix, np.float64)
     return np.asarray(Rotation.from_matrix(r.reshape(-1, 3, 3)).as_rotvec().reshape(r.shape[:-1]))
+
+
+def left_jacobian(vector_rad: ArrayLike) -> F64:
+    """(..., 3) v -> (..., 3, 3) J with exp(v + dv) = exp(J dv) exp(v) to first order."""
+    v = np.asarray(vector_rad, np.float64)
+    angle2 = np.sum(v * v, axis=-1)[..., None, None]
+    angle = np.sqrt(angle2)
+    k = skew(v)
+    # (1 - cos a) / a^2 and (a - sin a) / a^3; the second by its series where the difference would cancel
+    first = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    small = angle < 1e-2
+    safe = np.where(small, 1.0, angle)
+    second = np.where(small, 1 / 6 - angle2 / 120, (safe - np.sin(safe)) / safe**3)
+    return np.asarray(np.eye(3) + first * k + second * (k @ k))

@@ -25,6 +25,7 @@ class TiltSeries:
         active: (tilts,) the tilts this project works with (subset chosen by dose limit and selection).
         level_angle_deg: (x, y) sample levelling.
         are_angles_inverted: flips the sign of the depth in the defocus, nothing else.
+        is_stage_rigid: stage angles move the particles as well as turning them; M's only turn them.
         image_size_A: (2,) x, y; volume_size_A: (3,) x, y, z.
         image_paths: one motion-corrected average per tilt.
     """
@@ -41,6 +42,7 @@ class TiltSeries:
     image_paths: tuple[Path, ...] = ()
     level_angle_deg: tuple[float, float] = (0.0, 0.0)
     are_angles_inverted: bool = False
+    is_stage_rigid: bool = False
     optics: Optics = field(default_factory=Optics)
     image_warp: ImageWarp = field(default_factory=ImageWarp)
     volume_warp: VolumeWarp = field(default_factory=VolumeWarp)

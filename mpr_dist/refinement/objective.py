@@ -59,7 +59,7 @@ def products(
     series: TiltSeries, particles: Particles, data: SpeciesData, *, cross_half: bool = False
 ) -> tuple[Products, Projection]:
     """One pass over the images of one species. cross_half compares with the other half-set's reference."""
-    projection = project(series, particles.position_A)
+    projection = project(series, particles)
     tables: KernelTables = kernel_tables(series, data.species, data.images, data.reference.grid_px)
     half = particles.half.astype(np.int64) - 1
     limit = data.images.samples.ring_end[data.images.samples.ring_of(data.reference.q_max)]
@@ -69,7 +69,7 @@ def products(
         1 - half if cross_half else half,
         data.images.values,
         data.images.active,
-        views(series, particles.position_A, particles.angles_deg).astype(np.float32),
+        views(series, particles).astype(np.float32),
         (projection.xy_A - data.images.xy_A).astype(np.float32),
         (A_PER_UM * projection.defocus_um).astype(np.float32),
         tables.astig,

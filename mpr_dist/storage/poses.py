@@ -19,18 +19,30 @@ from mpr_dist.storage.star import read_blocks, write_table
 if TYPE_CHECKING:
     import pandas as pd
 
-COORDINATES = tuple(f"wrpCoordinate{axis}1" for axis in "XYZ")
-ANGLES = ("wrpAngleRot1", "wrpAngleTilt1", "wrpAnglePsi1")
+SAMPLES = "mprTemporalSamples"  # species differ; columns beyond repeat the last sample
 HALF = "wrpRandomSubset"
 SPECIES = "mprSpeciesName"  # "Name" keeps a species called 15 from being read as a number
 ROW = "mprParticleRow"  # from 0, in the table of the species
 BLOCK = "particles"
 
 
-def pose_columns(particles: Particles) -> dict[str, np.ndarray]:
-    """Coordinates (A), angles (degrees) and half-set, each (particles,), by M's names."""
-    columns: dict[str, np.ndarray] = {name: particles.position_A[:, i] for i, name in enumerate(COORDINATES)}
-    columns |= {name: particles.angles_deg[:, i] for i, name in enumerate(ANGLES)}
+def coordinate_names(sample: int) -> tuple[str, ...]:
+    """M's columns of the coordinates of a temporal sample, counted from 1."""
+    return tuple(f"wrpCoordinate{axis}{sample}" for axis in "XYZ")
+
+
+def angle_names(sample: int) -> tuple[str, ...]:
+    """M's columns of the angles of a temporal sample, counted from 1."""
+    return tuple(f"wrpAngle{name}{sample}" for name in ("Rot", "Tilt", "Psi"))
+
+
+def pose_columns(particles: Particles, samples: int | None = None) -> dict[str, np.ndarray]:
+    """Coordinates (A), angles (degrees) and half-set, each (particles,), by M's names; ``samples``: list so many."""
+    columns: dict[str, np.ndarray] = {}
+    for sample in range(samples or particles.n_samples):
+        at = min(sample, particles.n_samples - 1)
+        columns |= {name: particles.position_A[:, at, i] for i, name in enumerate(coordinate_names(sample + 1))}
+        columns |= {name: particles.angles_deg[:, at, i] for i, name in enumerate(angle_names(sample + 1))}
     return columns | {HALF: particles.half.astype(np.int64)}
 
 
@@ -42,12 +54,16 @@ def write_poses(path: Path, particles: Mapping[str, Particles]) -> None:
     """
     import pandas as pd
 
+    most = max((each.n_samples for each in particles.values()), default=1)
     tables = [
-        pd.DataFrame(pose_columns(each) | {SPECIES: [name] * len(each), ROW: each.row})
+        pd.DataFrame(
+            pose_columns(each, most)
+            | {SAMPLES: np.full(len(each), each.n_samples), SPECIES: [name] * len(each), ROW: each.row}
+        )
         for name, each in particles.items()
         if len(each)
     ]
-    names = [*COORDINATES, *ANGLES, HALF, SPECIES, ROW]
+    names = [*coordinate_names(1), *angle_names(1), HALF, SAMPLES, SPECIES, ROW]
     together = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
     write_table(path, {BLOCK: together})
 
@@ -71,9 +87,11 @@ def read_poses(path: Path) -> dict[str, Particles]:
 def _particles(path: Path, rows: pd.DataFrame) -> Particles:
     columns = Columns(path, rows)
     half, row = columns.numbers(HALF, ROW).T
+    count = int(columns.numbers(SAMPLES)[0, 0]) if SAMPLES in rows else 1
+    samples = range(1, count + 1)
     return Particles(
-        np.ascontiguousarray(columns.numbers(*COORDINATES)),
-        np.ascontiguousarray(columns.numbers(*ANGLES)),
+        np.stack([columns.numbers(*coordinate_names(sample)) for sample in samples], 1),
+        np.stack([columns.numbers(*angle_names(sample)) for sample in samples], 1),
         half.astype(np.int8),
         row.astype(np.int64),
     )

@@ -309,10 +309,10 @@ def _rows(name: str, particles: Particles, origin_A: F64, pixel_A: float):  # ty
     import pandas as pd
 
     # six decimals are what RELION writes: 1e-6 px and 1e-6 degrees
-    coordinate = np.round((particles.position_A + origin_A) / pixel_A, 6)
+    coordinate = np.round((particles.position_A[:, 0] + origin_A) / pixel_A, 6)
     columns: dict[str, object] = {f"rlnCoordinate{axis}": coordinate[:, i] for i, axis in enumerate("XYZ")}
     columns |= {
-        f"rlnAngle{what}": np.round(particles.angles_deg[:, i], 6) for i, what in enumerate(("Rot", "Tilt", "Psi"))
+        f"rlnAngle{what}": np.round(particles.angles_deg[:, 0, i], 6) for i, what in enumerate(("Rot", "Tilt", "Psi"))
     }
     columns |= {"rlnMicrographName": [f"{name}.tomostar"] * len(particles), "rlnOpticsGroup": 1}
     columns |= {f"rlnOrigin{axis}Angst": np.round(origin_A[:, i], 6) for i, axis in enumerate("XYZ")}

@@ -64,6 +64,11 @@ _ATTRIBUTES: tuple[tuple[str, Callable[[TiltSeries], float]], ...] = (
     ("Bfactor", lambda s: s.weights.series_bfactor),
     ("Weight", lambda s: s.weights.series_weight),
 )
+# the second one is ours: Warp and M know no stage that moves particles
+_FLAGS: tuple[tuple[str, Callable[[TiltSeries], bool]], ...] = (
+    ("AreAnglesInverted", lambda s: s.are_angles_inverted),
+    ("MprRigidStage", lambda s: s.is_stage_rigid),
+)
 _OPTICS: tuple[tuple[str, Callable[[Optics], float]], ...] = (
     ("Voltage", lambda o: o.voltage_kV),
     ("Cs", lambda o: o.cs_mm),
@@ -153,7 +158,8 @@ def _series_of(
         volume_size_A=_size(file, "VolumeDimensionsAngstrom", volume_A, prefer_file=False),
         image_paths=_image_paths(file, n, folder),
         level_angle_deg=(_attribute(file, "LevelAngleX", 0.0), _attribute(file, "LevelAngleY", 0.0)),
-        are_angles_inverted=_are_angles_inverted(file),
+        are_angles_inverted=_flag(file, "AreAnglesInverted"),
+        is_stage_rigid=_flag(file, "MprRigidStage"),
         optics=_optics(file),
         image_warp=ImageWarp(_cubic(file, "GridMovementX"), _cubic(file, "GridMovementY")),
         volume_warp=VolumeWarp(*(_linear(file, f"GridVolumeWarp{axis}") for axis in "XYZ")),
@@ -167,9 +173,9 @@ def _attribute(file: WarpFile, name: str, default: float) -> float:
     return default if text in UNSET else file.number(text, f"attribute {name}")
 
 
-def _are_angles_inverted(file: WarpFile) -> bool:
-    text = file.root.get("AreAnglesInverted", "").strip()
-    return text not in UNSET and file.truth(text, "attribute AreAnglesInverted")
+def _flag(file: WarpFile, name: str) -> bool:
+    text = file.root.get(name, "").strip()
+    return text not in UNSET and file.truth(text, f"attribute {name}")
 
 
 def _list(file: WarpFile, tag: str) -> list[str] | None:
@@ -309,8 +315,9 @@ def _write_attributes(file: WarpFile, before: TiltSeries, series: TiltSeries) ->
     for name, get in _ATTRIBUTES:
         if get(before) != get(series):
             file.root.set(name, number_text(get(series)))
-    if before.are_angles_inverted != series.are_angles_inverted:
-        file.root.set("AreAnglesInverted", str(series.are_angles_inverted))
+    for name, get_flag in _FLAGS:
+        if get_flag(before) != get_flag(series):
+            file.root.set(name, str(get_flag(series)))
     if not np.array_equal(before.optics.magnification, series.optics.magnification):
         columns = np.asarray(series.optics.magnification).T.ravel()
         file.root.set("MagnificationCorrection", ", ".join(number_text(value) for value in columns))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mpr_dist.errors import InputError
-from mpr_dist.imaging.geometry import project
+from mpr_dist.imaging.geometry import project_points
 from mpr_dist.maths.rotations import euler_to_matrix, exp_rotation, matrix_to_euler
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.pose import Particles
@@ -216,7 +216,7 @@ def place_particles(
     found = np.zeros((0, 3))
     for _ in range(200):
         candidates = rng.uniform(low, series.volume_size_A - low, (256, 3))
-        xy = project(series, candidates).xy_A
+        xy = project_points(series, candidates).xy_A
         inside = ((xy > margin) & (xy < series.image_size_A - margin)).all((1, 2))
         for candidate in candidates[inside]:
             if len(found) < n and (np.linalg.norm(found - candidate, axis=1) > 1.02 * diameter_A).all():
@@ -250,6 +250,6 @@ def nominal_series(true: TiltSeries, s: SimulateSettings, index: int) -> TiltSer
 def perturb(true: Particles, s: SimulateSettings, index: int) -> Particles:
     rng, n = random_branch(s, index, PERTURB), len(true)
     turn = np.deg2rad(s.plant.orientation_deg) * rng.standard_normal((n, 3))
-    angles = matrix_to_euler(euler_to_matrix(true.angles_deg) @ exp_rotation(turn))
-    position = true.position_A + s.plant.position_A * rng.standard_normal((n, 3))
+    angles = matrix_to_euler(euler_to_matrix(true.angles_deg) @ exp_rotation(turn)[:, None])
+    position = true.position_A + s.plant.position_A * rng.standard_normal((n, 1, 3))
     return replace(true, position_A=np.round(position, DECIMALS), angles_deg=np.round(angles, DECIMALS))

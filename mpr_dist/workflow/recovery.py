@@ -107,12 +107,12 @@ def _of_series(
             )
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    found = project(series, particles.position_A)
+    found = project(series, particles)
     if true_xy.shape != found.xy_A.shape:
         raise InputError(f"{path}: holds particles and tilts {true_xy.shape[:2]}, found were {found.xy_A.shape[:2]}")
     shift = found.xy_A - true_xy
     shift = shift - shift[:, list(entry.active)].mean(axis=1, keepdims=True)
-    view = views(series, particles.position_A, particles.angles_deg)
+    view = views(series, particles)
     defocus = A_PER_UM * (found.defocus_um - true_defocus)
     return series, (shift, angle_between(view, true_view, files.species.symmetry), defocus)
 

@@ -81,8 +81,7 @@ def _shifts(previous: SeriesState, after: SeriesState) -> F64:
     """(tilts,) mean over all particles of how far they moved in the image, A."""
     moved = [
         np.linalg.norm(
-            project(after.series, after.particles[name].position_A).xy_A
-            - project(previous.series, particles.position_A).xy_A,
+            project(after.series, after.particles[name]).xy_A - project(previous.series, particles).xy_A,
             axis=-1,
         )
         for name, particles in previous.particles.items()

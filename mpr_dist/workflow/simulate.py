@@ -158,11 +158,11 @@ def _write_truth(made: SimulatedProject) -> None:
     for name, series in made.true_series.items():
         particles = made.true_particles[name]
         write_skeleton(made.truth / f"{name}.xml", series, made.settings.pixel_A)
-        numbers = np.concatenate([particles.position_A, particles.angles_deg], 1)
+        numbers = np.concatenate([particles.position_A[:, 0], particles.angles_deg[:, 0]], 1)
         table = pd.DataFrame(numbers, columns=["x_A", "y_A", "z_A", "rot", "tilt", "psi"])
         write_table(made.truth / f"{name}_particles.star", {"": table.assign(half=particles.half)})
-        seen = project(series, particles.position_A)
-        view = views(series, particles.position_A, particles.angles_deg)
+        seen = project(series, particles)
+        view = views(series, particles)
         np.savez(
             made.truth / f"{name}_projections.npz",
             xy_A=seen.xy_A.astype(np.float32),

@@ -100,7 +100,7 @@ def images_of(series, particles, rng):
         samples,
         rng.standard_normal((*shape, len(samples.kx), 2)).astype(np.float32),
         np.ones(shape, bool),
-        project(series, particles.position_A).xy_A,
+        project(series, particles).xy_A,
         np.ones((series.n_tilts, samples.n_rings)),
         np.full(series.n_tilts, len(samples.kx)),
     )

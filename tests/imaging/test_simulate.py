@@ -96,7 +96,7 @@ def test_particles_land_where_geometry_says(monkeypatch):
     warp = ImageWarp(CubicGrid(np.full((1, 1, 1), 11.0)), CubicGrid(np.full((1, 1, 1), -6.0)))
     series = a_series((40.0, 0.0, -30.0), (6.0, 0.0, 3.0), image_warp=warp)
     particles = some_particles([150.0, 230.0, 220.0])
-    expected = project(series, particles.position_A).xy_A[0] / PIXEL_A
+    expected = project(series, particles).xy_A[0] / PIXEL_A
     images = list(sim.contrast_images(series, particles, POINT, sim.Exposure(PIXEL_A)))
     y, x = np.indices(images[0].shape)
     found = [[(i * x).sum() / i.sum(), (i * y).sum() / i.sum()] for i in images]
@@ -113,8 +113,8 @@ def test_particles_are_seen_from_their_view(monkeypatch):
     (image,) = sim.contrast_images(series, particles, atoms, sim.Exposure(PIXEL_A))
     y, x = np.indices(image.shape)
     found = np.array([(image * x).sum(), (image * y).sum()]) / image.sum() * PIXEL_A
-    at = project(series, particles.position_A).xy_A[0, 0]
-    expected = at + (views(series, particles.position_A, particles.angles_deg)[0, 0] @ arm)[:2]
+    at = project(series, particles).xy_A[0, 0]
+    expected = at + (views(series, particles)[0, 0] @ arm)[:2]
     np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
@@ -123,7 +123,7 @@ def test_ctf_has_its_zeros():
     optics = Optics(defocus_um=CubicGrid.constant(1.5), amplitude=0.1)
     series = a_series(optics=optics, size_px=512)
     middle = some_particles(series.volume_size_A / 2)
-    seen = project(series, middle.position_A)
+    seen = project(series, middle)
     exposure = sim.Exposure(PIXEL_A)
     sharp = Atoms(np.zeros((1, 3)), np.array([1.0]), 0.8)
     (image,) = sim.contrast_images(series, middle, sharp, exposure)
@@ -166,7 +166,7 @@ def test_protein_is_dark():
     """In an average the middle of a particle has fewer electrons than the empty background."""
     series = a_series()
     particles = some_particles(series.volume_size_A / 2)
-    x, y = np.rint(project(series, particles.position_A).xy_A[0, 0] / PIXEL_A).astype(int)
+    x, y = np.rint(project(series, particles).xy_A[0, 0] / PIXEL_A).astype(int)
     atoms = Atoms(np.zeros((1, 3)), np.array([2e6]), 25.0)  # wide: only the positive low frequencies of the CTF
     exposure = sim.Exposure(PIXEL_A, dose_per_tilt=100.0)
     (image,) = sim.tilt_images(series, particles, atoms, exposure, seed=1)

@@ -92,7 +92,7 @@ def data_of(series: TiltSeries, particles: Particles, volumes, grid_px: int, see
     species = Species("small", PIXEL_A, BOX, 60.0)
     samples = box_samples(2 * BOX, PIXEL_A, 0.4 / PIXEL_A)
     shape = (len(particles), series.n_tilts)
-    xy_A = project(series, particles.position_A).xy_A + rng.uniform(-1, 1, (*shape, 2))
+    xy_A = project(series, particles).xy_A + rng.uniform(-1, 1, (*shape, 2))
     values = rng.standard_normal((*shape, len(samples.kx), 2)).astype(np.float32)
     active = np.ones(shape, bool)
     active[0, 1] = False

@@ -22,9 +22,9 @@ STEP = 1e-4
 def local_parameters(state: State, base: State):
     """(tilts, particles, 8): shift, rotation vector from the base's view, defocus, B-factor, log of the scale."""
     p = state.particles[0]
-    seen = project(state.series, p.position_A)
-    view = views(state.series, p.position_A, p.angles_deg)
-    start = views(base.series, base.particles[0].position_A, base.particles[0].angles_deg)
+    seen = project(state.series, p)
+    view = views(state.series, p)
+    start = views(base.series, base.particles[0])
     out = np.empty((len(p), N_TILTS, N_LOCAL))
     out[..., :2] = seen.xy_A
     out[..., 2:5] = log_rotation(view @ start.swapaxes(-1, -2))
@@ -43,7 +43,7 @@ def derivative(state: State, layout: Layout, step, poses):
 
 def jacobian_of(state: State, layout: Layout):
     p = state.particles[0]
-    return jacobian(state.series, p, project(state.series, p.position_A), layout)
+    return jacobian(state.series, p, project(state.series, p), layout)
 
 
 @pytest.fixture(params=[False, True], ids=["upright", "inverted"])

@@ -153,7 +153,7 @@ def test_progress_counts_up(tmp_path):
 def test_particles_keep_apart_and_inside(made):
     """No two particles are closer than a diameter, and all are wholly inside every image, nominal and true."""
     for series, particles in ((made.series, made.particles), (made.true_series, made.true_particles)):
-        xy = project(series[NAME], particles[NAME].position_A).xy_A
+        xy = project(series[NAME], particles[NAME]).xy_A
         r = made.species.diameter_A / 2
         assert (xy > r).all()
         assert (xy < series[NAME].image_size_A - r).all()
@@ -228,9 +228,9 @@ def test_nothing_planted_is_nothing():
     poses = planting.place_particles(true, 0, 130.0, settings, 0)
     moved = planting.perturb(poses, settings, 0)
     np.testing.assert_allclose(moved.position_A, poses.position_A)
-    a, b = (views(s, p.position_A, p.angles_deg) for s, p in ((true, poses), (nominal, moved)))
+    a, b = (views(s, p) for s, p in ((true, poses), (nominal, moved)))
     np.testing.assert_allclose(a, b, atol=1e-5)  # angles are rounded to 1e-4 degrees
-    a, b = (project(s, poses.position_A) for s in (true, nominal))
+    a, b = (project(s, poses) for s in (true, nominal))
     np.testing.assert_allclose(a.xy_A, b.xy_A)
     np.testing.assert_allclose(a.defocus_um, b.defocus_um)
 
