@@ -81,6 +81,8 @@ def log_rotation(matrix: ArrayLike) -> F64:
     from scipy.spatial.transform import Rotation
 
     r = np.asarray(matrix, np.float64)
+    if not r.size:
+        return np.zeros(r.shape[:-1])
     return np.asarray(Rotation.from_matrix(r.reshape(-1, 3, 3)).as_rotvec().reshape(r.shape[:-1]))
 
 

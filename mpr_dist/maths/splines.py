@@ -91,3 +91,23 @@ def resample_cubic(values: F64, shape: tuple[int, int, int], margins: tuple[floa
         weights = natural_weights(values.shape[axis], nodes, margins[2 - axis])
         out = np.moveaxis(np.tensordot(weights, out, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(out)
+
+
+def linear_grid4_slope(values: F64, points: ArrayLike, axis: int) -> F64:
+    """Derivative of ``linear_grid4`` along normalised x, y or z (axis 0, 1, 2) at points (..., 4); shape (...).
+
+    That of the cell on the upper side where two cells meet.
+    """
+    p = np.asarray(points, np.float64)
+    flat = p.reshape(-1, 4)
+    counts = values.shape[::-1]
+    w = [linear_weights(n, flat[:, i]) for i, n in enumerate(counts)]
+    n = counts[axis]
+    w[axis] = np.zeros_like(w[axis])
+    if n > 1:
+        cell = np.clip(np.trunc(flat[:, axis] * (n - 1)).astype(int), 0, n - 1)
+        inside = cell < n - 1
+        rows = np.flatnonzero(inside)
+        w[axis][rows, cell[rows]], w[axis][rows, cell[rows] + 1] = -(n - 1.0), n - 1.0
+    out = np.einsum("pw,pz,py,px,wzyx->p", w[3], w[2], w[1], w[0], values, optimize=True)
+    return np.asarray(out.reshape(p.shape[:-1]))

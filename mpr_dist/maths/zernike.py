@@ -5,6 +5,7 @@ Z_n^m = R_n^|m|(r) cos(m phi) for m >= 0 and R sin(|m| phi) for m < 0 (Zernike 1
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import factorial
 
 import numpy as np
@@ -26,13 +27,37 @@ def even_terms(order: int) -> tuple[tuple[int, int], ...]:
 
 def zernike(n: int, m: int, qx: F64, qy: F64) -> F64:
     """Z_n^m at frequencies qx, qy (1/A, any shape)."""
-    r, phi, a = np.hypot(qx, qy), np.arctan2(qy, qx), abs(m)
+    phi, a = np.arctan2(qy, qx), abs(m)
+    return np.asarray(_radial(n, a, np.hypot(qx, qy)) * (np.cos(a * phi) if m >= 0 else np.sin(a * phi)))
+
+
+def _radial(n: int, a: int, r: F64) -> F64:
     radial = np.zeros_like(r)
     for k in range((n - a) // 2 + 1):
         top = (-1) ** k * factorial(n - k)
         bottom = factorial(k) * factorial((n + a) // 2 - k) * factorial((n - a) // 2 - k)
         radial += top / bottom * r ** (n - 2 * k)
-    return np.asarray(radial * (np.cos(a * phi) if m >= 0 else np.sin(a * phi)))
+    return radial
+
+
+@lru_cache(maxsize=16)
+def disc_basis(terms: tuple[tuple[int, int], ...], radius: float) -> F64:
+    """(terms, terms) B with coefficients = B @ p, where the p are hardly correlated inside |q| <= radius (1/A).
+
+    The polynomials are orthogonal on the disc of radius 1, far outside of any image; inside a small disc those of one m
+    are nearly the same function (Z_3^1 is a shift with little coma). p of a term adds what comes nearest to the
+    polynomial of the disc of ``radius`` from this term and lower ones of the same m, scaled to at most 1 there: p is in
+    radians.
+    """
+    r = np.linspace(0.0, radius, 200)
+    out = np.zeros((len(terms), len(terms)))
+    for column, (n, m) in enumerate(terms):
+        rows = [i for i, (order, same) in enumerate(terms) if same == m and order <= n]
+        functions = np.stack([_radial(terms[i][0], abs(m), r) for i in rows], 1)
+        wanted = _radial(n, abs(m), r / radius)
+        found = np.linalg.lstsq(functions * np.sqrt(r)[:, None], wanted * np.sqrt(r), rcond=1e-14)[0]
+        out[rows, column] = found / np.abs(functions @ found).max()
+    return out
 
 
 def odd_phase_rad(coefficients: tuple[float, ...], qx: F64, qy: F64) -> F64:

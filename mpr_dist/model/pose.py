@@ -58,7 +58,7 @@ class Particles:
     @property
     def n_samples(self) -> int:
         """Temporal samples of every trajectory."""
-        return self.position_A.shape[1]
+        return int(self.position_A.shape[1])
 
     def positions_at(self, dose_position: F64) -> F64:
         """(particles, tilts, 3) A at places (tilts,) along the dose, 0..1."""

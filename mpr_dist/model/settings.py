@@ -8,17 +8,34 @@ from mpr_dist.errors import InputError
 
 # scores and standard deviations take five, the search for a step the others
 LEAST_PASSES = 10
+ABERRATION_ORDERS = (2, 3, 4, 5)
+EWALD_SIGNS = {"off": 0, "on": 1, "reversed": -1}
+_SWITCHES = ("particles", "stage_angles", "defocus", "astigmatism", "phase_shift", "cs", "magnification")
 
 
 @dataclass(frozen=True)
 class Priors:
-    """Standard deviations of the Gaussian priors, on offsets from the imported values."""
+    """Standard deviations of the Gaussian priors, on offsets from the imported values.
+
+    volume_warp_A: of a node at the last dose; it grows from the first like a random walk. trajectory_A, trajectory_deg:
+    of a particle's own way from the first to the last dose. rigid_stage_deg: of stage angles that move the particles.
+    aberration_rad: of every term, as its largest phase within 4 A.
+    """
 
     image_warp_A: float = 5.0
+    volume_warp_A: float = 3.0
     stage_angle_deg: float = 1.0
+    rigid_stage_deg: float = 0.2
     position_A: float = 5.0
     orientation_deg: float = 3.0
+    trajectory_A: float = 3.0
+    trajectory_deg: float = 1.0
     defocus_A: float = 300.0
+    astigmatism_A: float = 200.0
+    phase_shift_pi: float = 0.05
+    cs_mm: float = 0.1
+    aberration_rad: float = 0.5
+    magnification_percent: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,15 @@ class RefineSettings:
     Attributes:
         iterations: outer iterations (references, refinement of all series, new half-maps).
         image_warp: nodes (width, height) of the image warp per tilt, or None to leave it as it is.
-        particles, stage_angles, defocus: classes to refine besides; amplitude scales are always refined.
+        volume_warp: nodes (width, height, depth, duration) of the volume warp, or None.
+        particles, stage_angles, defocus, astigmatism, phase_shift, cs, magnification: classes to refine besides;
+            amplitude scales are always refined.
+        aberrations: orders of the Zernikes to refine, of 2, 3, 4, 5; order 3 comes with order 1.
+        temporal_samples: of every particle's trajectory; 0 leaves as many as there are.
+        rigid_stage: stage angles move the particles too, from now on.
+        defocus_search: before the first iteration, try defoci in a wide range in every tilt.
+        ctf_min_resolution_A: species refine the CTF only if resolved better than this; 0: all do.
+        ewald: "off", "on" (curved, the way that the depth of the series says), "reversed".
         first_iteration_fraction: share of the resolution range used in the first iteration.
         weight_threshold: a tilt is used up to the frequency where its dose envelope falls below this.
         share_below_A: frequencies below 1/share_below_A are averaged over both half-maps in the reference, as M does at
@@ -39,9 +64,20 @@ class RefineSettings:
 
     iterations: int = 4
     image_warp: tuple[int, int] | None = None
+    volume_warp: tuple[int, int, int, int] | None = None
     particles: bool = False
+    temporal_samples: int = 0
     stage_angles: bool = False
+    rigid_stage: bool = False
     defocus: bool = False
+    defocus_search: bool = False
+    astigmatism: bool = False
+    phase_shift: bool = False
+    cs: bool = False
+    aberrations: tuple[int, ...] = ()
+    magnification: bool = False
+    ctf_min_resolution_A: float = 0.0
+    ewald: str = "off"
     first_iteration_fraction: float = 1.0
     weight_threshold: float = 0.05
     share_below_A: float = 0.0
@@ -54,6 +90,21 @@ class RefineSettings:
             raise InputError(f"iterations must be 0 or more, got {self.iterations}")
         if self.image_warp is not None and min(self.image_warp) < 1:
             raise InputError(f"an image warp needs at least 1 x 1 nodes, got {self.image_warp}")
+        if self.volume_warp is not None and (min(self.volume_warp) < 1 or self.volume_warp[3] < 2):
+            raise InputError(
+                f"a volume warp needs at least 1 x 1 x 1 x 2 nodes, got {self.volume_warp}: the first node along the "
+                "dose is fixed"
+            )
+        if not set(self.aberrations) <= set(ABERRATION_ORDERS):
+            raise InputError(f"aberrations are of order 2, 3, 4 or 5, got {', '.join(map(str, self.aberrations))}")
+        if self.temporal_samples < 0:
+            raise InputError(f"temporal_samples must be 0 or more, got {self.temporal_samples}")
+        if self.ewald not in EWALD_SIGNS:
+            raise InputError(f"ewald must be {', '.join(EWALD_SIGNS)}, got {self.ewald!r}")
+        if not self.ctf_min_resolution_A >= 0:
+            raise InputError(f"ctf_min_resolution_A must be 0 or more, got {self.ctf_min_resolution_A}")
+        if self.defocus_search and not self.defocus:
+            raise InputError("a search for the defocus needs --defocus too: it starts what that refines")
         if not 0 < self.first_iteration_fraction <= 1:
             raise InputError(f"first_iteration_fraction must lie in 0..1, got {self.first_iteration_fraction}")
         if not 0 < self.weight_threshold < 1:
@@ -65,4 +116,17 @@ class RefineSettings:
 
     @property
     def refines_anything(self) -> bool:
-        return self.image_warp is not None or self.particles or self.stage_angles or self.defocus
+        return bool(self.refined)
+
+    @property
+    def refined(self) -> tuple[str, ...]:
+        """What was asked for, in words."""
+        warps = (("image warp", self.image_warp), ("volume warp", self.volume_warp))
+        words = [f"{name} {'x'.join(map(str, nodes))}" for name, nodes in warps if nodes is not None]
+        words += [name.replace("_", " ") for name in _SWITCHES if getattr(self, name)]
+        return (*words, *(f"aberrations of order {order}" for order in self.aberrations))
+
+    @property
+    def ewald_sign(self) -> int:
+        """0 flat, 1 curved the way that the depth of the series says, -1 the other way."""
+        return EWALD_SIGNS[self.ewald]

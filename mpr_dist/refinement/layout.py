@@ -1,72 +1,144 @@
 """Which parameters are refined, and where each stands in the vector of series parameters.
 
-Series parameters belong to one tilt each; classes stand one behind the other, tilts within a class in file order.
-Poses form a separate array (particles, 6): position x, y, z (A), rotation vector x, y, z in the tomogram frame (rad).
+Classes stand one behind the other. Poses form a separate array (particles, 6 samples): per temporal sample position x,
+y, z (A), then a rotation vector x, y, z in the tomogram frame (rad).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.units import I64
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.refinement.classes.amplitude import BfactorClass, LogScaleClass
+from mpr_dist.refinement.classes.base import KernelRow, ParameterClass
+from mpr_dist.refinement.classes.ctf import (
+    AstigmatismClass,
+    CsClass,
+    DefocusClass,
+    PhaseShiftClass,
+)
+from mpr_dist.refinement.classes.pupil import EvenAberrationsClass, MagnificationClass, OddAberrationsClass
+from mpr_dist.refinement.classes.stage import StageAnglesClass
+from mpr_dist.refinement.classes.warps import ImageWarpClass, VolumeWarpClass
+from mpr_dist.refinement.linearisation import BFACTOR
+from mpr_dist.refinement.state import POSE_SIZE, State, move
+from mpr_dist.units import F64, I64
 
-POSE_SIZE = 6
+# local parameters that the kernel always takes: shift, rotation, defocus, B-factor
+N_BASIC = BFACTOR + 1
+
+
+def classes_of(settings: RefineSettings) -> tuple[ParameterClass, ...]:
+    """The classes that settings ask for, in the order of the vector; amplitudes are always there, scales last."""
+    even = tuple(order for order in settings.aberrations if order % 2 == 0)
+    odd = tuple(order for order in settings.aberrations if order % 2)
+    asked: list[tuple[object, Sequence[ParameterClass]]] = [
+        (settings.image_warp, [ImageWarpClass(axis, settings.image_warp) for axis in (0, 1) if settings.image_warp]),
+        (settings.volume_warp, [VolumeWarpClass(settings.volume_warp) for _ in (0,) if settings.volume_warp]),
+        (settings.stage_angles, [StageAnglesClass()]),
+        (settings.defocus, [DefocusClass()]),
+        (settings.astigmatism, [AstigmatismClass()]),
+        (settings.phase_shift, [PhaseShiftClass()]),
+        (settings.cs, [CsClass()]),
+        (even, [EvenAberrationsClass(even)]),
+        (odd, [OddAberrationsClass(odd)]),
+        (settings.magnification, [MagnificationClass()]),
+        (True, [BfactorClass(), LogScaleClass()]),
+    ]
+    return tuple(each for wanted, classes in asked if wanted for each in classes)
 
 
 @dataclass(frozen=True)
 class Layout:
     """Attributes:
-    n_tilts: of the series.
-    image_warp: nodes (width, height) per tilt, or None.
-    stage_angles, defocus: classes of 3 and 1 values per tilt. B-factor and log of the amplitude scale are always there.
-    poses: whether positions and orientations are refined.
+    classes: in the order of the vector; n_tilts: of the series.
+    tilt_columns: per tilt, the parameters that its images depend on, in the order of the classes.
+    poses: whether positions and orientations are refined; samples: most temporal samples of a species.
     """
 
+    classes: tuple[ParameterClass, ...]
     n_tilts: int
-    image_warp: tuple[int, int] | None
-    stage_angles: bool
-    defocus: bool
+    tilt_columns: tuple[I64, ...]
     poses: bool
+    samples: int = 1
 
     @staticmethod
-    def of(settings: RefineSettings, n_tilts: int) -> Layout:
-        return Layout(n_tilts, settings.image_warp, settings.stage_angles, settings.defocus, settings.particles)
+    def of(settings: RefineSettings, series: TiltSeries, samples: int = 1) -> Layout:
+        return Layout.with_classes(classes_of(settings), series, settings.particles, samples)
 
-    @cached_property
-    def widths(self) -> dict[str, int]:
-        """Class name -> values per tilt, in the order of the vector."""
-        nodes = self.image_warp[0] * self.image_warp[1] if self.image_warp else 0
-        all_classes = {
-            "image_warp_x": nodes,
-            "image_warp_y": nodes,
-            "stage_angles": 3 if self.stage_angles else 0,
-            "defocus": 1 if self.defocus else 0,
-            "bfactor": 1,
-            "log_scale": 1,
-        }
-        return {name: width for name, width in all_classes.items() if width}
+    @staticmethod
+    def with_classes(classes: tuple[ParameterClass, ...], series: TiltSeries, poses: bool, samples: int = 1) -> Layout:
+        """A layout of chosen classes for a series."""
+        starts = np.cumsum([0, *(each.size(series.n_tilts) for each in classes)])
+        per_class = [[start + c for c in each.columns(series)] for each, start in zip(classes, starts, strict=False)]
+        columns = tuple(np.concatenate([one[t] for one in per_class]) for t in range(series.n_tilts))
+        return Layout(classes, series.n_tilts, columns, poses, samples)
 
     @cached_property
     def slices(self) -> dict[str, slice]:
-        """Class name -> its part of the series vector, shape (tilts, width) when reshaped."""
-        out, start = {}, 0
-        for name, width in self.widths.items():
-            out[name] = slice(start, start + width * self.n_tilts)
-            start += width * self.n_tilts
-        return out
+        """Class name -> its part of the series vector."""
+        ends = np.cumsum([each.size(self.n_tilts) for each in self.classes]).tolist()
+        starts = [0, *ends[:-1]]
+        return {each.name: slice(a, b) for each, a, b in zip(self.classes, starts, ends, strict=True)}
+
+    def has(self, name: str) -> bool:
+        """Whether a class of this name is refined."""
+        return name in self.slices
 
     @property
     def n_series(self) -> int:
-        return sum(self.widths.values()) * self.n_tilts
+        return sum(each.size(self.n_tilts) for each in self.classes)
 
-    def columns(self, tilt: int) -> I64:
-        """Indices of the parameters of one tilt, classes in order."""
-        parts = [
-            self.slices[name].start + tilt * width + np.arange(width, dtype=np.int64)
-            for name, width in self.widths.items()
-        ]
-        return np.concatenate(parts)
+    @property
+    def pose_size(self) -> int:
+        """Parameters of one particle."""
+        return POSE_SIZE * self.samples
+
+    @cached_property
+    def own(self) -> dict[str, I64]:
+        """Class name -> local parameters of its own."""
+        out, start = {}, N_BASIC
+        for each in self.classes:
+            out[each.name] = start + np.arange(each.n_own, dtype=np.int64)
+            start += each.n_own
+        return out
+
+    @property
+    def n_local(self) -> int:
+        """Local parameters of an image: those of the kernel, and the log of the scale."""
+        return N_BASIC + sum(each.n_own for each in self.classes)
+
+    @cached_property
+    def ctf_rows(self) -> I64:
+        """Local parameters that only species resolved well enough for the CTF may move."""
+        from mpr_dist.refinement.linearisation import DEFOCUS
+
+        return np.concatenate([[DEFOCUS], *(self.own[each.name] for each in self.classes if each.is_ctf)]).astype(int)
+
+    def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
+        """Extra derivatives that the kernel has to take, in the order of the local parameters."""
+        return tuple(row for each in self.classes for row in each.kernel_rows(series, qx, qy, to_grid))
+
+    def shaped(self, state: State) -> State:
+        """The same state with the nodes of every class."""
+        for each in self.classes:
+            state = each.shaped(state)
+        return state
+
+    def values(self, state: State) -> F64:
+        """(n_series,) parameters of a state that has the nodes of the classes."""
+        return np.concatenate([np.asarray(each.values(state), np.float64) for each in self.classes])
+
+    def advanced(self, state: State, step: F64, pose_steps: Sequence[F64]) -> State:
+        """The state after a step: step (n_series,), pose_steps one (particles, pose_size) per species."""
+        for each in self.classes:
+            state = each.placed(state, each.values(state) + step[self.slices[each.name]])
+        if self.poses:
+            moved = tuple(move(p, d) for p, d in zip(state.particles, pose_steps, strict=True))
+            state = replace(state, particles=moved)
+        return state

@@ -7,37 +7,36 @@ and its Gauss-Newton matrix is the Fisher information. Priors are Gaussian; the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from mpr_dist.errors import SeriesError
-from mpr_dist.imaging.geometry import Projection, project, views
+from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import KernelTables, ParticleImages, kernel_tables
 from mpr_dist.imaging.reference import Reference
-from mpr_dist.maths.kernels.compare import N_LOCAL as N_KERNEL
-from mpr_dist.maths.kernels.compare import N_OUT, compare
+from mpr_dist.maths.kernels.compare import compare, n_out
 from mpr_dist.maths.solve import NormalEquations, covariance
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.refinement.jacobian import N_LOCAL, Jacobian, jacobian
-from mpr_dist.refinement.layout import POSE_SIZE, Layout
+from mpr_dist.refinement.classes.base import KernelRow
+from mpr_dist.refinement.jacobian import Jacobian
+from mpr_dist.refinement.layout import N_BASIC, Layout
+from mpr_dist.refinement.linearisation import BFACTOR, Linearisation
 from mpr_dist.refinement.priors import Precision
-from mpr_dist.refinement.state import State, pose_offsets, series_offsets
-from mpr_dist.units import A_PER_UM, F64
-
-_UPPER = np.triu_indices(N_KERNEL)
-BFACTOR = 6
+from mpr_dist.refinement.state import POSE_SIZE, State, offset_derivative, pose_offsets
+from mpr_dist.units import A_PER_UM, F32, F64, I64
 
 
 @dataclass(frozen=True, eq=False)
 class SpeciesData:
-    """One species in one series: its images and what they are compared with."""
+    """One species in one series: its images and what they are compared with; whether it may move the CTF."""
 
     species: Species
     images: ParticleImages
     reference: Reference
+    sees_ctf: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ class Products:
     """Inner products of the images with the model at scale 1 and its local derivatives (kernels/compare.py).
 
     Attributes:
-        xm, mm: (particles, tilts); xd, md: (particles, tilts, 7); dd: (particles, tilts, 7, 7).
+        xm, mm: (particles, tilts); xd, md: (particles, tilts, k); dd: (particles, tilts, k, k) for k local parameters.
     """
 
     xm: F64
@@ -56,14 +55,25 @@ class Products:
 
 
 def products(
-    series: TiltSeries, particles: Particles, data: SpeciesData, *, cross_half: bool = False
-) -> tuple[Products, Projection]:
-    """One pass over the images of one species. cross_half compares with the other half-set's reference."""
+    series: TiltSeries,
+    particles: Particles,
+    data: SpeciesData,
+    layout: Layout | None = None,
+    *,
+    cross_half: bool = False,
+) -> Products:
+    """One pass over the images of one species. cross_half compares with the other half-set's reference.
+
+    The layout says which derivatives are taken besides the basic seven; None: no others.
+    """
     projection = project(series, particles)
     tables: KernelTables = kernel_tables(series, data.species, data.images, data.reference.grid_px)
     half = particles.half.astype(np.int64) - 1
-    limit = data.images.samples.ring_end[data.images.samples.ring_of(data.reference.q_max)]
-    out = np.empty((*data.images.active.shape, N_OUT))
+    samples = data.images.samples
+    limit = samples.ring_end[samples.ring_of(data.reference.q_max)]
+    to_grid = data.reference.grid_px * data.species.pixel_size_A
+    extra = layout.kernel_rows(series, samples.qx, samples.qy, to_grid) if layout else ()
+    out = np.empty((*data.images.active.shape, n_out(len(extra))))
     compare(
         data.reference.volumes,
         1 - half if cross_half else half,
@@ -77,15 +87,28 @@ def products(
         tables.weight,
         np.minimum(data.images.n_samples, limit),
         tables.tables,
+        tables.is_curved,
+        *_stacked(extra, len(samples.kx)),
         out,
     )
     if not np.isfinite(out).all():
         raise SeriesError(f"series {series.name}: comparing {data.species.name} with its reference gave NaN")
-    k = N_KERNEL
+    return _unpacked(out, N_BASIC + len(extra))
+
+
+def _stacked(extra: tuple[KernelRow, ...], n_samples: int) -> tuple[I64, F32]:
+    rows = np.zeros((len(extra), n_samples), np.float32)
+    for i, each in enumerate(extra):
+        rows[i] = each.values
+    return np.array([each.kind for each in extra], np.int64), rows
+
+
+def _unpacked(out: F64, k: int) -> Products:
+    upper = np.triu_indices(k)
     dd = np.zeros((*out.shape[:2], k, k))
-    dd[..., _UPPER[0], _UPPER[1]] = out[..., 2 + 2 * k :]
-    dd[..., _UPPER[1], _UPPER[0]] = out[..., 2 + 2 * k :]
-    return Products(out[..., 0], out[..., 1 + k], out[..., 1 : 1 + k], out[..., 2 + k : 2 + 2 * k], dd), projection
+    dd[..., upper[0], upper[1]] = out[..., 2 + 2 * k :]
+    dd[..., upper[1], upper[0]] = out[..., 2 + 2 * k :]
+    return Products(out[..., 0], out[..., 1 + k], out[..., 1 : 1 + k], out[..., 2 + k : 2 + 2 * k], dd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +117,8 @@ class Evaluation:
     likelihood, objective: log-likelihood, and with the log prior.
     equations: normal equations of the whole problem (prior included).
     xm, mm: (tilts,) sums over particles at scale 1.
-    series_information: (tilts, parameters per tilt, same) what the images of each tilt say about its own parameters.
-    pose_information: (tilts, points, 6, 6) what each tilt adds to the normal matrix of every pose.
+    series_information: per tilt, (its parameters, same) what its images say about the parameters they depend on.
+    pose_information: (tilts, points, pose size, same) what each tilt adds to the normal matrix of every pose.
     steepness: (tilts,) d log(information) / d B of each tilt, A^-2.
     occam: the cost of amplitude it includes.
     """
@@ -105,7 +128,7 @@ class Evaluation:
     equations: NormalEquations
     xm: F64
     mm: F64
-    series_information: F64
+    series_information: tuple[F64, ...]
     pose_information: F64
     steepness: F64
     occam: Occam | None
@@ -154,28 +177,21 @@ def evaluate(
     cross_half: bool = False,
 ) -> Evaluation:
     """Value, gradient and normal matrix at a state; one pass over the images. origin: the prior's centre."""
-    pairs = zip(state.particles, data, strict=True)
-    passes = [products(state.series, p, d, cross_half=cross_half) for p, d in pairs]
-    jacobians = [
-        jacobian(state.series, p, projection, layout)
-        for p, (_, projection) in zip(state.particles, passes, strict=True)
-    ]
+    pairs = tuple(zip(state.particles, data, strict=True))
+    passes = [products(state.series, p, d, layout, cross_half=cross_half) for p, d in pairs]
+    jacobians = [Jacobian(Linearisation.of(state.series, p), layout) for p in state.particles]
     scale = np.exp(state.log_scale)
-    xm = sum((product.xm.sum(0) for product, _ in passes), np.zeros(layout.n_tilts))
-    mm = sum((product.mm.sum(0) for product, _ in passes), np.zeros(layout.n_tilts))
+    xm = sum((product.xm.sum(0) for product in passes), np.zeros(layout.n_tilts))
+    mm = sum((product.mm.sum(0) for product in passes), np.zeros(layout.n_tilts))
     likelihood = float((2 * scale * xm - scale**2 * mm).sum())
-    equations, series_information, pose_information = _assemble(
-        scale, [product for product, _ in passes], jacobians, layout
-    )
-    offset = series_offsets(state, origin, layout)
+    sees_ctf = [d.sees_ctf for d in data]
+    equations, series_information, pose_information = _assemble(scale, passes, jacobians, layout, sees_ctf)
+    offset = layout.values(state) - layout.values(origin)
     equations, log_prior = _add_prior(equations, offset, prior)
     log_prior += _add_occam(equations, state, layout, occam)
     if layout.poses:
-        moved = zip(state.particles, origin.particles, strict=True)
-        poses = np.concatenate([pose_offsets(p, q) for p, q in moved])
-        log_prior -= 0.5 * float((poses**2 * prior.pose).sum())
-        p = equations.p + np.diag(prior.pose)
-        equations = NormalEquations(equations.s, equations.b, p, equations.g, equations.h - poses * prior.pose)
+        equations, of_poses = _add_pose_prior(equations, state, origin, layout, prior)
+        log_prior += of_poses
     return Evaluation(
         likelihood,
         likelihood + log_prior,
@@ -184,7 +200,7 @@ def evaluate(
         mm,
         series_information,
         pose_information,
-        _steepness([p for p, _ in passes]),
+        _steepness(passes),
         occam,
     )
 
@@ -200,8 +216,7 @@ def _add_occam(equations: NormalEquations, state: State, layout: Layout, occam: 
     if occam is None:
         return 0.0
     value, slope, curvature = occam.at(state)
-    scale = np.arange(*layout.slices["log_scale"].indices(layout.n_series))
-    bfactor = np.arange(*layout.slices["bfactor"].indices(layout.n_series))
+    scale, bfactor = (np.r_[layout.slices[name]] for name in ("log_scale", "bfactor"))
     equations.g[scale] += 2 * slope
     equations.g[bfactor] += occam.steepness * slope
     equations.s[scale, scale] += 4 * curvature
@@ -213,8 +228,9 @@ def _add_occam(equations: NormalEquations, state: State, layout: Layout, occam: 
 
 def occam_at(state: State, evaluation: Evaluation, layout: Layout) -> Occam:
     """Cost of amplitude around a state, from the information its images carry."""
-    poses = sum(len(p) for p in state.particles) * POSE_SIZE if layout.poses else 0
-    n = np.full(layout.n_tilts, sum(layout.widths.values()) - 2 + poses / layout.n_tilts)
+    poses = sum(len(p) * p.n_samples for p in state.particles) * POSE_SIZE if layout.poses else 0
+    # two of a tilt's parameters are its amplitudes
+    n = np.full(layout.n_tilts, (layout.n_series + poses) / layout.n_tilts - 2)
     d = np.clip(effective_parameters(evaluation, layout), 0.0, 0.95 * n)
     bfactor = state.series.weights.bfactor.values.ravel()
     return Occam(n, d / np.maximum(n - d, 1e-9), evaluation.steepness, state.log_scale, bfactor)
@@ -224,8 +240,8 @@ def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
     """(tilts,) how many geometric parameters the images of each tilt determine: trace(covariance x its information)."""
     e = evaluation.equations
     geometric = np.ones(layout.n_series, bool)
-    for name in ("bfactor", "log_scale"):
-        geometric[layout.slices[name]] = False
+    for each in layout.classes:
+        geometric[layout.slices[each.name]] = not each.is_amplitude
     if not geometric.any() and not e.p.size:
         return np.zeros(layout.n_tilts)
     blocks = covariance(NormalEquations(e.s[np.ix_(geometric, geometric)], e.b[geometric], e.p, e.g[geometric], e.h))
@@ -233,7 +249,7 @@ def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
     place = np.cumsum(geometric) - 1
     out = np.zeros(layout.n_tilts)
     for t in range(layout.n_tilts):
-        columns = layout.columns(t)
+        columns = layout.tilt_columns[t]
         inside = np.flatnonzero(geometric[columns])
         rows = place[columns[inside]]
         out[t] = np.sum(blocks.s[np.ix_(rows, rows)] * information[t][np.ix_(inside, inside)])
@@ -249,49 +265,64 @@ def _add_prior(equations: NormalEquations, offset: F64, prior: Precision) -> tup
     return NormalEquations(e.s + prior.series, e.b, e.p, e.g - pull, e.h), -0.5 * float(offset @ pull)
 
 
+def _add_pose_prior(
+    equations: NormalEquations, state: State, origin: State, layout: Layout, prior: Precision
+) -> tuple[NormalEquations, float]:
+    p, h, value, start = equations.p.copy(), equations.h.copy(), 0.0, 0
+    for now, then, precision in zip(state.particles, origin.particles, prior.poses, strict=True):
+        part = slice(start, start + len(now))
+        offset = pose_offsets(now, then, layout.samples)
+        by_step = offset_derivative(offset)
+        pull = offset @ precision
+        p[part] += np.swapaxes(by_step, 1, 2) @ precision @ by_step
+        h[part] -= np.einsum("pij,pi->pj", by_step, pull)
+        value -= 0.5 * float((pull * offset).sum())
+        start += len(now)
+    return NormalEquations(equations.s, equations.b, p, equations.g, h), value
+
+
 def _assemble(
-    scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout
-) -> tuple[NormalEquations, F64, F64]:
+    scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout, sees_ctf: list[bool]
+) -> tuple[NormalEquations, tuple[F64, ...], F64]:
     """Chain rule: local gradient and information of every image -> normal equations in the model's parameters."""
-    n, n_points = layout.n_series, sum(p.xm.shape[0] for p in passes) if layout.poses else 0
+    n, k = layout.n_series, layout.pose_size
+    n_points = sum(p.xm.shape[0] for p in passes) if layout.poses else 0
     out = NormalEquations(
-        np.zeros((n, n)),
-        np.zeros((n, n_points, POSE_SIZE)),
-        np.zeros((n_points, POSE_SIZE, POSE_SIZE)),
-        np.zeros(n),
-        np.zeros((n_points, POSE_SIZE)),
+        np.zeros((n, n)), np.zeros((n, n_points, k)), np.zeros((n_points, k, k)), np.zeros(n), np.zeros((n_points, k))
     )
-    width = sum(layout.widths.values())
-    by_tilt = np.zeros((layout.n_tilts, width, width))
-    by_pose = np.zeros((layout.n_tilts, n_points, POSE_SIZE, POSE_SIZE))
-    first = 0
-    for product, jac in zip(passes, jacobians, strict=True):
-        count = product.xm.shape[0]
-        points = slice(first, first + count)
+    by_tilt = tuple(np.zeros((len(columns), len(columns))) for columns in layout.tilt_columns)
+    by_pose = np.zeros((layout.n_tilts, n_points, k, k))
+    start = 0
+    for product, jac, sees in zip(passes, jacobians, sees_ctf, strict=True):
+        points = slice(start, start + product.xm.shape[0])
         for t in range(layout.n_tilts):
             gradient, information = _local(product, scale[t], t)
-            _add_tilt(out, layout, t, points, gradient, information, jac, by_tilt, by_pose)
-        first += count
-    return replace(out, p=by_pose.sum(0)), by_tilt, by_pose
+            if not sees:
+                gradient[:, layout.ctf_rows] = 0.0
+                information[:, layout.ctf_rows] = 0.0
+                information[:, :, layout.ctf_rows] = 0.0
+            _add_tilt(out, t, points, gradient, information, jac, by_tilt[t], by_pose[t])
+        start += product.xm.shape[0]
+    out = NormalEquations(out.s, out.b, by_pose.sum(0), out.g, out.h)
+    return out, by_tilt, by_pose
 
 
 def _local(product: Products, s: float, t: int) -> tuple[F64, F64]:
-    """Gradient (particles, 8) and information (particles, 8, 8) of one tilt in its local parameters."""
-    count = product.xm.shape[0]
-    gradient = np.empty((count, N_LOCAL))
-    gradient[:, :N_KERNEL] = 2 * (s * product.xd[:, t] - s * s * product.md[:, t])
-    gradient[:, N_KERNEL] = 2 * (s * product.xm[:, t] - s * s * product.mm[:, t])
-    information = np.empty((count, N_LOCAL, N_LOCAL))
-    information[:, :N_KERNEL, :N_KERNEL] = product.dd[:, t]
-    information[:, :N_KERNEL, N_KERNEL] = product.md[:, t]
-    information[:, N_KERNEL, :N_KERNEL] = product.md[:, t]
-    information[:, N_KERNEL, N_KERNEL] = product.mm[:, t]
+    """Gradient (particles, local) and information (particles, local, local) of one tilt in its local parameters."""
+    count, k = product.xm.shape[0], product.xd.shape[-1]
+    gradient = np.empty((count, k + 1))
+    gradient[:, :k] = 2 * (s * product.xd[:, t] - s * s * product.md[:, t])
+    gradient[:, k] = 2 * (s * product.xm[:, t] - s * s * product.mm[:, t])
+    information = np.empty((count, k + 1, k + 1))
+    information[:, :k, :k] = product.dd[:, t]
+    information[:, :k, k] = product.md[:, t]
+    information[:, k, :k] = product.md[:, t]
+    information[:, k, k] = product.mm[:, t]
     return gradient, 2 * s * s * information
 
 
 def _add_tilt(
     out: NormalEquations,
-    layout: Layout,
     t: int,
     points: slice,
     gradient: F64,
@@ -300,15 +331,15 @@ def _add_tilt(
     by_tilt: F64,
     by_pose: F64,
 ) -> None:
-    columns = layout.columns(t)
-    j = jac.series[t]
+    columns = jac.layout.tilt_columns[t]
+    j = jac.series(t)
     weighted = information @ j
     own = np.tensordot(j, weighted, axes=([0, 1], [0, 1]))
-    by_tilt[t] += own
+    by_tilt += own
     out.s[np.ix_(columns, columns)] += own
     out.g[columns] += np.tensordot(j, gradient, axes=([0, 1], [0, 1]))
-    if layout.poses:
-        k = jac.pose[t]
-        out.b[columns, points] += np.einsum("plc,plk->cpk", weighted, k)
-        by_pose[t, points] = np.swapaxes(k, 1, 2) @ information @ k
+    if jac.layout.poses:
+        k = jac.pose(t)
+        out.b[columns, points] += np.moveaxis(np.swapaxes(weighted, 1, 2) @ k, 1, 0)
+        by_pose[points] = np.swapaxes(k, 1, 2) @ information @ k
         out.h[points] += np.einsum("plk,pl->pk", k, gradient)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mpr_dist.errors import InputError
+from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.batches import guided_batches
-from mpr_dist.refinement.layout import Layout
+from mpr_dist.refinement.layout import classes_of
 
 GIB = 1 << 30
 
@@ -155,16 +156,18 @@ def make_plan(
     return Plan(population, first, iterations, workers, refines, series, species, batches, sum(slabs.values()))
 
 
-def solver_bytes(layout: Layout, particles: int) -> int:
+def solver_bytes(settings: RefineSettings, tilts: int, particles: int, samples: int = 1) -> int:
     """Float64 arrays of the normal equations of one series that live at the same time.
 
-    Five dense matrices (data, damped, reduced, factor, inverse), three couplings to the poses, and per image the
-    Jacobian with its weighted copy and the information on the pose.
+    Five dense matrices (data, damped, reduced, factor, inverse), three couplings to the poses, what every image says
+    about its pose, and for one tilt the Jacobian with its weighted copy.
     """
-    n, points = layout.n_series, 6 * particles
-    width = n // max(layout.n_tilts, 1)
-    per_image = 2 * 8 * width + 2 * 8 * 6 + 6 * 6 + 8 * 8
-    return 8 * (5 * n * n + 3 * n * points + per_image * particles * layout.n_tilts)
+    n = sum(each.size(tilts) for each in classes_of(settings))
+    pose = 6 * max(samples, settings.temporal_samples) if settings.particles else 0
+    local = 8 + sum(each.n_own for each in classes_of(settings))
+    of_tilt = 2 * local * (min(n, n // max(tilts, 1) + 200) + pose)
+    per_particle = 3 * n * pose + (pose * pose + local * local) * tilts + of_tilt
+    return 8 * (5 * n * n + per_particle * particles)
 
 
 def size(count: int) -> str:

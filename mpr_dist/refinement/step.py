@@ -17,7 +17,7 @@ from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation, Occam, SpeciesData, evaluate, occam_at, products
 from mpr_dist.refinement.priors import Precision, precision
-from mpr_dist.refinement.state import State, advance, shape_grids
+from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas, sigmas
 from mpr_dist.units import F64
 
@@ -64,17 +64,21 @@ def refine_series(
     settings: RefineSettings,
 ) -> SeriesResult:
     """Refine one series from its current values, with priors around the imported ones."""
-    layout = Layout.of(settings, series.n_tilts)
-    shape = np.log(np.maximum(tilt_scales(series), 1e-6))
-    state = State(shape_grids(series, layout), particles, shape)
-    origin_shape = np.log(np.maximum(tilt_scales(imported), 1e-6))
-    origin = State(shape_grids(imported, layout), imported_particles, origin_shape)
-    weights = np.exp(shape)
+    if settings.rigid_stage:
+        series, imported = (replace(each, is_stage_rigid=True) for each in (series, imported))
+    if settings.temporal_samples:
+        particles = tuple(each.resampled(settings.temporal_samples) for each in particles)
+    layout = Layout.of(settings, series, max(each.n_samples for each in particles))
+    state, origin = (
+        layout.shaped(State(one, poses, np.log(np.maximum(tilt_scales(one), 1e-6))))
+        for one, poses in ((series, particles), (imported, imported_particles))
+    )
+    weights = np.exp(state.log_scale)
     own, cross = score(state, data, weights), score(state, data, weights, cross_half=True)
     if min(own.significance - SIGNIFICANT, cross.significance - CROSS_SIGNIFICANT) < 0 or own.amplitude <= 0:
         return SeriesResult(state, None, 2, (0.0, 0.0), (own.significance,) * 2, (cross.significance,) * 2, found=False)
     state = replace(state, log_scale=state.log_scale + np.log(own.amplitude))
-    problem = Problem(origin, layout, precision(layout, origin.series, settings.priors), data)
+    problem = Problem(origin, layout, precision(layout, origin.series, particles, settings.priors), data)
     end, first, last, passes = _settle(state, problem, settings)
     # amplitudes as they were, so that only the geometry and the defocus can change the score
     moved = replace(end, series=replace(end.series, weights=state.series.weights))
@@ -82,7 +86,7 @@ def refine_series(
     other = problem.evaluate(end, last.occam, cross_half=True)
     return SeriesResult(
         _damped(end, imported),
-        sigmas(last, other, layout, series.dose, [len(p) for p in particles]),
+        sigmas(last, other, layout, problem.prior, series, particles),
         passes + OTHER_PASSES,
         (first.likelihood, last.likelihood),
         (own.significance, own_end.significance),
@@ -131,7 +135,7 @@ def _climb(state: State, problem: Problem, occam: Occam, max_passes: int) -> tup
             damping *= 10
             continue
         split = np.split(poses, counts) if layout.poses else [poses] * len(state.particles)
-        trial = advance(state, layout, step, split)
+        trial = layout.advanced(state, step, split)
         outcome = problem.evaluate(trial, occam)
         passes += 1
         if not np.isfinite(outcome.objective):
@@ -182,7 +186,7 @@ def score(state: State, data: tuple[SpeciesData, ...], weights: F64, *, cross_ha
     """Score of a state; one pass over the images."""
     xm = mm = 0.0
     for p, d in zip(state.particles, data, strict=True):
-        product, _ = products(state.series, p, d, cross_half=cross_half)
+        product = products(state.series, p, d, cross_half=cross_half)
         xm += float((product.xm * weights).sum())
         mm += float((product.mm * weights**2).sum())
     if mm <= 0:

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpr_dist.maths.solve import covariance, solve
-from mpr_dist.refinement.layout import POSE_SIZE, Layout
+from mpr_dist.model.pose import Particles
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.refinement.classes.base import ParameterClass, PerTilt
+from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation
+from mpr_dist.refinement.priors import Precision
+from mpr_dist.refinement.state import POSE_SIZE
 from mpr_dist.units import F64
 
 # exposures on either side over which the contribution of the reference is averaged
@@ -23,49 +28,92 @@ NEIGHBOURS = 3
 
 @dataclass(frozen=True, eq=False)
 class Sigmas:
-    """Standard deviations; empty arrays for what was not refined.
+    """Standard deviations of everything that was refined.
 
     Attributes:
-        image_warp_A: (tilts, 2, height, width); stage_angles_deg: (tilts, 3).
-        defocus_A, bfactor_A2, log_scale: (tilts,).
-        pose: one (particles, 6) per species: A, then degrees.
-        series_covariance: (n_series, n_series) in the order and units of the layout; pose_covariance: (points, 6, 6), A
-            and radians, all species behind one another.
+        layout: which says what each series parameter is.
+        series: class name -> (size,) in the unit of the class.
+        pose: one (particles, samples, 6) per species: A, then degrees; empty when poses were not refined.
+        series_covariance: (n_series, n_series) in the order and units of the layout; pose_covariance: (points, pose
+            size, pose size), A and radians, all species behind one another.
+        determined: class name -> share of its parameters that the images determine, the rest being held by the prior.
         reference_share: class name -> mean variance that the reference adds, in units of that of the normal matrix.
     """
 
-    image_warp_A: F64
-    stage_angles_deg: F64
-    defocus_A: F64
-    bfactor_A2: F64
-    log_scale: F64
+    layout: Layout
+    series: dict[str, F64]
     pose: tuple[F64, ...]
     series_covariance: F64
     pose_covariance: F64
+    determined: dict[str, float]
     reference_share: dict[str, float]
 
 
-def sigmas(own: Evaluation, cross: Evaluation, layout: Layout, dose: F64, counts: list[int]) -> Sigmas:
-    """From evaluations of the final state against its own and the other half-map; counts: particles of each species."""
+def sigmas(
+    own: Evaluation,
+    cross: Evaluation,
+    layout: Layout,
+    prior: Precision,
+    series: TiltSeries,
+    particles: tuple[Particles, ...],
+) -> Sigmas:
+    """From evaluations of the final state against its own and the other half-map."""
     blocks = covariance(own.equations)
     steps = [solve(e.equations) for e in (own, cross)]
     away, away_pose = steps[1][0] - steps[0][0], steps[1][1] - steps[0][1]
-    growth, share = np.ones(layout.n_series), {}
-    for name, where in layout.slices.items():
-        added = _along_exposures(away[where], blocks.s[where, where], dose)
-        share[name] = float(added.mean())
-        growth[where] = np.repeat(np.sqrt(1 + added), layout.widths[name])
-    series = blocks.s * np.outer(growth, growth)
+    growth, share, determined = np.ones(layout.n_series), {}, {}
+    for each in layout.classes:
+        where = layout.slices[each.name]
+        added = _added(each, away[where], blocks.s[where, where], series.dose)
+        share[each.name] = float(added.mean())
+        growth[where] = np.sqrt(1 + added)
+        held = np.sum(prior.series[where, where] * blocks.s[where, where]) / each.size(layout.n_tilts)
+        determined[each.name] = float(np.clip(1 - held, 0.0, 1.0))
+    covariances = blocks.s * np.outer(growth, growth)
     poses = blocks.p
     if layout.poses:
-        added_pose = np.ones(POSE_SIZE)
-        for name, part in (("position", slice(0, 3)), ("orientation", slice(3, 6))):
-            steps_in = away_pose[:, part, None]
-            distance = np.swapaxes(steps_in, 1, 2) @ np.linalg.solve(blocks.p[:, part, part], steps_in)
-            share[name] = float(distance.mean() / 3)
-            added_pose[part] += share[name]
-        poses = blocks.p * np.sqrt(np.outer(added_pose, added_pose))
-    return _named(layout, series, poses, counts, share)
+        poses, of_poses = _grown_poses(blocks.p, away_pose, particles, layout)
+        share |= of_poses
+    sigma = np.sqrt(np.diag(covariances))
+    named = {each.name: sigma[layout.slices[each.name]] for each in layout.classes}
+    return Sigmas(layout, named, _pose_sigmas(poses, particles, layout), covariances, poses, determined, share)
+
+
+def _added(each: ParameterClass, away: F64, covariance: F64, dose: F64) -> F64:
+    """(size,) variance that the reference adds to every parameter of a class, in units of its own."""
+    if isinstance(each, PerTilt):
+        return np.repeat(_along_exposures(away, covariance, dose), each.width)
+    return np.full(len(away), away @ np.linalg.solve(covariance, away) / len(away))
+
+
+def _grown_poses(
+    blocks: F64, away: F64, particles: tuple[Particles, ...], layout: Layout
+) -> tuple[F64, dict[str, float]]:
+    """Covariances of the poses with the share of the reference, and that share for positions and orientations."""
+    count = np.concatenate([np.full(len(p), p.n_samples) for p in particles])
+    sample = np.arange(layout.pose_size) // POSE_SIZE
+    growth, share = np.ones((len(blocks), layout.pose_size)), {}
+    for name, first in (("position", 0), ("orientation", 3)):
+        kind = (np.arange(layout.pose_size) % POSE_SIZE) // 3 == first // 3
+        total = 0.0
+        for n in np.unique(count):
+            columns, rows = np.flatnonzero(kind & (sample < n)), np.flatnonzero(count == n)
+            step = away[np.ix_(rows, columns)][..., None]
+            inside = blocks[np.ix_(rows, columns, columns)]
+            distance = (np.swapaxes(step, 1, 2) @ np.linalg.solve(inside, step)).ravel() / len(columns)
+            growth[np.ix_(rows, columns)] = np.sqrt(1 + distance.mean())
+            total += float(distance.sum())
+        share[name] = total / max(len(blocks), 1)
+    return blocks * growth[:, :, None] * growth[:, None], share
+
+
+def _pose_sigmas(blocks: F64, particles: tuple[Particles, ...], layout: Layout) -> tuple[F64, ...]:
+    if not layout.poses:
+        return ()
+    sigma = np.sqrt(np.diagonal(blocks, axis1=1, axis2=2)).reshape(len(blocks), layout.samples, POSE_SIZE)
+    sigma = sigma * np.r_[np.ones(3), np.full(3, np.rad2deg(1.0))]
+    parts = np.split(sigma, np.cumsum([len(p) for p in particles])[:-1])
+    return tuple(part[:, : p.n_samples] for part, p in zip(parts, particles, strict=True))
 
 
 def _along_exposures(away: F64, covariance: F64, dose: F64) -> F64:
@@ -82,24 +130,3 @@ def _along_exposures(away: F64, covariance: F64, dose: F64) -> F64:
         block = covariance[np.ix_(index, index)]
         out[tilt] = away[index] @ np.linalg.solve(block, away[index]) / len(index)
     return out
-
-
-def _named(layout: Layout, series: F64, poses: F64, counts: list[int], share: dict[str, float]) -> Sigmas:
-    n = layout.n_tilts
-    sigma = np.sqrt(np.diag(series))
-    part = {name: sigma[where].reshape(n, -1) for name, where in layout.slices.items()}
-    empty = np.zeros((n, 0))
-    width, height = layout.image_warp or (0, 0)
-    warp = [part.get(name, empty).reshape(n, height, width) for name in ("image_warp_x", "image_warp_y")]
-    pose = np.sqrt(np.diagonal(poses, axis1=1, axis2=2)) * np.r_[np.ones(3), np.full(3, np.rad2deg(1.0))]
-    return Sigmas(
-        np.stack(warp, 1),
-        part.get("stage_angles", empty),
-        part["defocus"][:, 0] if "defocus" in part else np.zeros(0),
-        part["bfactor"][:, 0],
-        part["log_scale"][:, 0],
-        tuple(np.split(pose, np.cumsum(counts)[:-1])) if layout.poses else (),
-        series,
-        poses,
-        share,
-    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,6 +18,7 @@ from mpr_dist.imaging.particle_images import load_particle_images
 from mpr_dist.imaging.reconstruct import accumulator_shape, backproject
 from mpr_dist.imaging.reference import GRID_OVERSAMPLING, Reference
 from mpr_dist.model.optics import Optics
+from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.species import Species
 from mpr_dist.refinement.objective import SpeciesData
 from mpr_dist.refinement.state import State
@@ -40,7 +41,7 @@ LEAST_SCALE = 0.01
 class Physics:
     """Implements ``workflow.science.Science``."""
 
-    version: str = "physics-1"
+    version: str = "physics-2"
 
     def footprint(self, species: Species) -> science.Footprint:
         _, z, y, x, _ = accumulator_shape(species)
@@ -118,13 +119,20 @@ def _load(job: science.SeriesJob, state: SeriesState, references: Mapping[str, R
     """Images of every species that has a reference, up to where that is to be trusted."""
     read = tilt_reader(state.series, job.source.pixel_size_A)
     threshold = job.context.settings.weight_threshold
-    species = {each.name: each.species for each in job.context.species}
+    species = {each.name: _curved(each.species, job.context.settings) for each in job.context.species}
     found = []
     for name, reference in references.items():
         particles = state.particles[name]
         images = load_particle_images(state.series, species[name], particles, read, reference.q_max, threshold)
-        found.append(SpeciesData(species[name], images, reference))
+        limit = job.context.settings.ctf_min_resolution_A
+        sees_ctf = limit == 0 or reference.resolution_A < limit
+        found.append(SpeciesData(species[name], images, reference, sees_ctf))
     return tuple(found)
+
+
+def _curved(species: Species, settings: RefineSettings) -> Species:
+    """The species with the Ewald sphere that this run is to assume."""
+    return replace(species, ewald=settings.ewald_sign)
 
 
 def _found(previous: SeriesState, result: SeriesResult, names: tuple[str, ...]) -> SeriesState:
@@ -148,7 +156,7 @@ def _backproject(job: science.SeriesJob, accumulators: Mapping[str, I64]) -> Non
     for each in job.context.species:
         if each.name not in state.particles:
             continue
-        species, particles = each.species, state.particles[each.name]
+        species, particles = _curved(each.species, settings), state.particles[each.name]
         images = load_particle_images(
             state.series, species, particles, read, _nyquist(species), settings.weight_threshold
         )

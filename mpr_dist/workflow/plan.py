@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.plan import Plan, SeriesLoad, SpeciesLoad, make_plan, solver_bytes
 from mpr_dist.storage.accumulators import slab_starts
 from mpr_dist.workflow.science import Science
@@ -40,7 +39,7 @@ def plan(population: Population, science: Science, settings: RefineSettings, wor
         first=population.iteration + 1,
         iterations=settings.iterations,
         workers=workers,
-        refines=_classes(settings),
+        refines=settings.refined,
         series=series,
         species=species,
         slabs={name: len(slab_starts(footprint.accumulator_shape)) for name, footprint in footprints.items()},
@@ -48,15 +47,4 @@ def plan(population: Population, science: Science, settings: RefineSettings, wor
 
 
 def _solver(settings: RefineSettings, tilts: int, particles: int) -> int:
-    return solver_bytes(Layout.of(settings, tilts), particles) if settings.refines_anything else 0
-
-
-def _classes(settings: RefineSettings) -> tuple[str, ...]:
-    """In the words of the command line."""
-    warp = () if settings.image_warp is None else (f"image warp {settings.image_warp[0]}x{settings.image_warp[1]}",)
-    chosen = {
-        "particles": settings.particles,
-        "stage angles": settings.stage_angles,
-        "defocus": settings.defocus,
-    }
-    return (*warp, *(name for name, wanted in chosen.items() if wanted))
+    return solver_bytes(settings, tilts, particles) if settings.refines_anything else 0

@@ -13,6 +13,8 @@ from mpr_dist.errors import InputError
 from mpr_dist.model.settings import Priors, RefineSettings
 
 _NUMBERS = (int, float)
+_AXES = {"image_warp": 2, "volume_warp": 4}
+_SHAPES = {"image_warp": "WIDTHxHEIGHT, such as 6x4", "volume_warp": "WIDTHxHEIGHTxDEPTHxDOSE, such as 2x2x1x10"}
 
 
 def refine_settings(file: Path | None, given: Mapping[str, Any], priors: Mapping[str, float | None]) -> RefineSettings:
@@ -40,20 +42,26 @@ def refine_settings(file: Path | None, given: Mapping[str, Any], priors: Mapping
     chosen_settings = RefineSettings(**checked, priors=Priors(**sigmas))
     if not chosen_settings.refines_anything:
         raise InputError(
-            "nothing was chosen to refine: give --image-warp, --particles, --stage-angles or --defocus; for new maps "
-            "alone there is mpr-dist reconstruct"
+            "nothing was chosen to refine: give --image-warp, --particles, --stage-angles, --defocus or others; "
+            "for new maps alone there is mpr-dist reconstruct"
         )
     return chosen_settings
 
 
-def parse_grid(text: str | None) -> tuple[int, int] | None:
-    """ "6x4" -> (6, 4), width and height. Raises InputError for anything else."""
-    if text is None:
-        return None
-    width, _, height = text.lower().replace("×", "x").partition("x")
-    if not (width.strip().isdigit() and height.strip().isdigit()):
-        raise InputError(f"an image warp is given as WIDTHxHEIGHT, such as 6x4; got {text!r}")
-    return int(width), int(height)
+def parse_grid(text: str, name: str, axes: int) -> tuple[int, ...]:
+    """ "6x4" -> (6, 4). Raises InputError for anything but ``axes`` whole numbers."""
+    parts = [part.strip() for part in text.lower().replace("×", "x").split("x")]
+    if len(parts) != axes or not all(part.isdigit() for part in parts):
+        raise InputError(f"{name} is given as {_SHAPES[name]}; got {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def _orders(text: str) -> tuple[int, ...]:
+    """ "2,3" -> (2, 3)"""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdigit() for part in parts):
+        raise InputError(f"aberrations are given by their orders, such as 3 or 2,3,4; got {text!r}")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -74,11 +82,16 @@ def _checked(where: str, default: RefineSettings | Priors, name: str, value: Any
     known = [field.name for field in fields(default) if field.name != "priors"]
     if name not in known:
         raise InputError(f"{where}: {name!r} is not known; known are {', '.join(known)}")
-    if name == "image_warp":
-        grid = parse_grid(value) if isinstance(value, str) else value
-        if isinstance(grid, list | tuple) and len(grid) == 2 and all(type(n) is int for n in grid):
+    if name in _AXES:
+        grid = parse_grid(value, name, _AXES[name]) if isinstance(value, str) else value
+        if isinstance(grid, list | tuple) and len(grid) == _AXES[name] and all(type(n) is int for n in grid):
             return tuple(grid)
-        raise InputError(f"{where}: image_warp needs two whole numbers, such as [6, 4]; got {value!r}")
+        raise InputError(f"{where}: {name} needs {_AXES[name]} whole numbers, {_SHAPES[name]}; got {value!r}")
+    if name == "aberrations":
+        orders = _orders(value) if isinstance(value, str) else value
+        if isinstance(orders, list | tuple) and all(type(n) is int for n in orders):
+            return tuple(sorted(set(orders)))
+        raise InputError(f"{where}: aberrations needs orders, such as [3]; got {value!r}")
     kind = type(getattr(default, name))
     if kind is float and type(value) in _NUMBERS:
         return float(value)

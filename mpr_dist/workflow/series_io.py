@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpr_dist.errors import SeriesError
+from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.particle_images import TiltReader
 from mpr_dist.model.population import SeriesFiles
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
+from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas
 from mpr_dist.storage.mrc import read_header, read_image
 from mpr_dist.storage.poses import ROW, SPECIES, read_poses, write_poses
@@ -114,47 +116,42 @@ def write_state(job: SeriesJob, state: SeriesState) -> None:
 
 
 def write_sigmas(path: Path, state: SeriesState, sigmas: Sigmas | None, species: tuple[str, ...]) -> None:
-    """Standard deviations of what was refined: a value per tilt, per particle, and per node of the image warp.
+    """Values and standard deviations of what was refined, a table per class, in its own unit; -1 where unknown.
 
-    A (image warp, defocus, positions) and degrees (stage angles, orientations); -1 where unknown. ``species`` are those
-    that were refined, in the order of ``sigmas.pose``. Without sigmas only the tilts are listed.
+    The values are those the series ends with. ``species`` are those that were refined, in the order of ``sigmas.pose``.
+    Without sigmas only the tilts are listed.
     """
     import pandas as pd
 
     n = state.series.n_tilts
-    tilts: dict[str, F64 | np.ndarray] = {"mprTilt": np.arange(n), "wrpAngleTilt": state.series.angle_deg}
-    blocks: dict[str, pd.DataFrame | Mapping[str, object]] = {}
+    tilts = pd.DataFrame({"mprTilt": np.arange(n), "wrpAngleTilt": state.series.angle_deg})
+    blocks: dict[str, pd.DataFrame | Mapping[str, object]] = {"tilts": tilts}
     if sigmas is not None:
-        tilts |= {"mprSigmaLogScale": sigmas.log_scale, "mprSigmaBfactor": sigmas.bfactor_A2}
-        if sigmas.defocus_A.size:
-            tilts["mprSigmaDefocusAngst"] = sigmas.defocus_A
-        if sigmas.stage_angles_deg.size:
-            tilts |= {f"mprSigmaStageAngle{axis}": sigmas.stage_angles_deg[:, i] for i, axis in enumerate("XYZ")}
-        if sigmas.image_warp_A.size:
-            mean = sigmas.image_warp_A.mean(axis=(2, 3))
-            tilts |= {f"mprSigmaImageWarp{axis}Angst": mean[:, i] for i, axis in enumerate("XY")}
-            blocks["image_warp"] = pd.DataFrame(_finite(_warp_nodes(sigmas.image_warp_A)))
+        end = State(state.series, (), np.log(np.maximum(tilt_scales(state.series), 1e-12)))
+        for each in sigmas.layout.classes:
+            unit = {"mprUnit": [each.unit or "1"] * each.size(n)}
+            numbers = {"mprValue": np.asarray(each.values(end), np.float64), "mprSigma": sigmas.series[each.name]}
+            blocks[each.name] = pd.DataFrame(dict(each.labels(n)) | _finite(numbers) | unit)
         if sigmas.pose:
             blocks["poses"] = _pose_sigmas(state, sigmas.pose, species)
-    write_table(path, {"tilts": pd.DataFrame(_finite(tilts)), **blocks})
-
-
-def _warp_nodes(sigma_A: F64) -> dict[str, np.ndarray]:
-    """Rows for every node of (tilts, 2, height, width)."""
-    n, _, height, width = sigma_A.shape
-    tilt, y, x = (a.ravel() for a in np.meshgrid(np.arange(n), np.arange(height), np.arange(width), indexing="ij"))
-    columns: dict[str, np.ndarray] = {"mprTilt": tilt, "mprNodeX": x, "mprNodeY": y}
-    return columns | {f"mprSigma{axis}Angst": sigma_A[:, i].ravel() for i, axis in enumerate("XY")}
+    write_table(path, blocks)
 
 
 def _pose_sigmas(state: SeriesState, pose: tuple[F64, ...], species: tuple[str, ...]) -> pd.DataFrame:
+    """A row per particle and temporal sample: A, and degrees about the axes of the tomogram."""
     import pandas as pd
 
     names = [f"mprSigma{axis}Angst" for axis in "XYZ"] + [f"mprSigmaRotation{axis}" for axis in "XYZ"]
     tables = []
     for name, sigma in zip(species, pose, strict=True):
-        columns = _finite({column: sigma[:, i] for i, column in enumerate(names)})
-        tables.append(pd.DataFrame({SPECIES: [name] * len(sigma), ROW: state.particles[name].row} | columns))
+        n_p, samples, _ = sigma.shape
+        flat = sigma.reshape(-1, len(names))
+        place = {
+            SPECIES: [name] * len(flat),
+            ROW: np.repeat(state.particles[name].row, samples),
+            "mprSample": np.tile(np.arange(1, samples + 1), n_p),
+        }
+        tables.append(pd.DataFrame(place | _finite({column: flat[:, i] for i, column in enumerate(names)})))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -57,18 +57,39 @@ def series_numbers(
         "objective": [_number(v) for v in result.objective],
     }
     if result.sigmas is not None:
-        details |= _sigma_details(result.sigmas)
+        details |= _sigma_details(result.sigmas, series.n_tilts)
     numbers = {"passes": result.passes, "score": result.own_half[1], "cross_score": result.cross_half[1]}
     return {key: _number(value) for key, value in numbers.items()} | {DETAILS: details}
 
 
-def _sigma_details(sigmas: Sigmas) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if sigmas.image_warp_A.size:
-        variance = (sigmas.image_warp_A**2).mean(axis=(2, 3)).sum(axis=1)
-        found["shift_sigma_A"] = _list(np.sqrt(variance))
-    if sigmas.defocus_A.size:
-        found["defocus_sigma_um"] = _list(sigmas.defocus_A / A_PER_UM)
+def _sigma_details(sigmas: Sigmas, n_tilts: int) -> dict[str, Any]:
+    """How well each class is known: mean sigma, share that the images determine, share of the reference."""
+    found: dict[str, Any] = {
+        "classes": {
+            each.name: {
+                "unit": each.unit,
+                "parameters": each.size(n_tilts),
+                "sigma": _number(float(np.sqrt(np.mean(sigmas.series[each.name] ** 2)))),
+                "determined": _number(sigmas.determined[each.name]),
+                "reference_share": _number(sigmas.reference_share[each.name]),
+            }
+            for each in sigmas.layout.classes
+        }
+    }
+    warp = [sigmas.series[name] for name in ("image_warp_x", "image_warp_y") if name in sigmas.series]
+    if warp:
+        found["shift_sigma_A"] = _list(np.sqrt(sum((w.reshape(n_tilts, -1) ** 2).mean(axis=1) for w in warp)))
+    if "defocus" in sigmas.series:
+        found["defocus_sigma_um"] = _list(sigmas.series["defocus"] / A_PER_UM)
+    if sigmas.pose:
+        for name, part in (("position", slice(0, 3)), ("orientation", slice(3, 6))):
+            variance = np.concatenate([(p[..., part] ** 2).ravel() for p in sigmas.pose])
+            found["classes"][name] = {
+                "unit": "A" if name == "position" else "deg",
+                "parameters": int(variance.size),
+                "sigma": _number(float(np.sqrt(variance.mean()))),
+                "reference_share": _number(sigmas.reference_share[name]),
+            }
     return found
 
 
@@ -90,9 +111,9 @@ def _shifts(previous: SeriesState, after: SeriesState) -> F64:
 
 
 def _pose_changes(previous: SeriesState, after: SeriesState) -> tuple[F64, F64]:
-    """(particles,) A and degrees, species after species."""
+    """(particles,) A and degrees at the first dose, species after species."""
     offsets = np.concatenate(
-        [pose_offsets(after.particles[name], particles) for name, particles in previous.particles.items()]
+        [pose_offsets(after.particles[name], particles)[:, :6] for name, particles in previous.particles.items()]
     )
     return np.linalg.norm(offsets[:, :3], axis=1), np.rad2deg(np.linalg.norm(offsets[:, 3:], axis=1))
 

@@ -10,15 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpr_dist.imaging.ctf import per_tilt
-from mpr_dist.imaging.geometry import contained, project, stage_matrices, tilt_matrices, views
+from mpr_dist.imaging.geometry import contained, project_points, stage_matrices, tilt_matrices, views
 from mpr_dist.maths.rotations import euler_to_matrix, rotation_x, rotation_y, rotation_z
 from mpr_dist.model.optics import Optics
+from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid, ImageWarp, LinearGrid4, StageAngles, VolumeWarp
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_xml import read_tilt_series
 
 IMAGE_A, VOLUME_A = np.array([800.0, 600.0]), np.array([800.0, 600.0, 300.0])
+
+
+def posed(position_A, angles_deg) -> Particles:
+    """Particles at positions (particles, 3) A with angles (particles, 3) degrees."""
+    n = len(position_A)
+    return Particles(position_A, angles_deg, np.ones(n, np.int8), np.arange(n))
 
 
 def a_series(n: int = 3, **changes) -> TiltSeries:
@@ -58,11 +65,11 @@ def test_the_cases_that_warp_wrote(shared):
     assert len(rows) == 1107
     assert len(set(zip(p, t, strict=True))) == 1107
 
-    seen = project(series, position)
+    seen = project_points(series, position)
     expected = rows[xyz[:2]].to_numpy(float) + series.image_size_A / 2
     # the file's rounded numbers are within 3.1e-4 A, 8e-5 degree, 0.011 A of an independent calculation
     np.testing.assert_allclose(seen.xy_A[p, t], expected, rtol=0, atol=1e-3)
-    view = views(series, position, np.zeros((27, 3)))[p, t]
+    view = views(series, posed(position, np.zeros((27, 3))))[p, t]
     theirs = euler_to_matrix(rows[["angleRot", "angleTilt", "anglePsi"]].to_numpy(float))
     assert angle_between_deg(view, theirs).max() < 1e-4
     delta_A = 1e4 * per_tilt(series.optics.defocus_delta_um.values, 41)[t]
@@ -81,11 +88,11 @@ def test_known_projections(shared, name):
     table = read_blocks(folder / f"{name}_particles.star")[""]
     position = table[["x_A", "y_A", "z_A"]].to_numpy(float)
     stored = np.load(folder / f"{name}_projections.npz")
-    seen = project(series, position)
+    seen = project_points(series, position)
     # grids are written with the 7 to 9 digits of a float32, and coordinates up to 1536 A with 4 decimals
     np.testing.assert_allclose(seen.xy_A, stored["xy_A"], rtol=0, atol=1e-3)
     np.testing.assert_allclose(1e4 * seen.defocus_um, 1e4 * stored["defocus_um"], rtol=0, atol=0.05)
-    view = views(series, position, table[["rot", "tilt", "psi"]].to_numpy(float))
+    view = views(series, posed(position, table[["rot", "tilt", "psi"]].to_numpy(float)))
     # the stored matrices went through Euler angles in float32, which loses digits where the view is along the beam
     assert angle_between_deg(view, stored["view"]).max() < 2e-4
     assert np.median(angle_between_deg(view, stored["view"])) < 1e-5
@@ -98,18 +105,18 @@ def test_one_tilt_is_a_series():
     series = a_series(1, image_warp=ImageWarp(x=grid), volume_warp=VolumeWarp(z=warp), stage_angles=StageAngles(z=grid))
     plain = a_series(1)
     middle = VOLUME_A[None] / 2
-    seen, base = project(series, middle), project(plain, middle)
+    seen, base = project_points(series, middle), project_points(plain, middle)
     lifted = tilt_matrices(plain)[0] @ [0.0, 0.0, 5.0]
     np.testing.assert_allclose(seen.xy_A[0, 0] - base.xy_A[0, 0], lifted[:2] - [7.0, 0.0], atol=1e-9)
     np.testing.assert_allclose(seen.depth_A[0, 0], lifted[2], atol=1e-9)
-    np.testing.assert_allclose(stage_matrices(series, middle)[0, 0], rotation_z(7.0), atol=1e-12)
+    np.testing.assert_allclose(stage_matrices(series, middle[:, None])[0, 0], rotation_z(7.0), atol=1e-12)
 
 
 def test_the_untilted_image_is_the_plan_of_the_volume():
     """Without tilt, axis or warp x and y are those of the particle, and height above the middle adds to defocus."""
     flat = a_series(1, angle_deg=np.zeros(1), axis_angle_deg=np.zeros(1), axis_offset_A=np.zeros((1, 2)))
     position = np.array([[100.0, 250.0, 200.0]])
-    seen = project(flat, position)
+    seen = project_points(flat, position)
     np.testing.assert_allclose(seen.xy_A[0, 0], [100.0, 250.0], atol=1e-9)
     np.testing.assert_allclose(seen.defocus_um[0, 0], 2.5 + 50e-4, atol=1e-12)
 
@@ -117,7 +124,7 @@ def test_the_untilted_image_is_the_plan_of_the_volume():
 def test_inverted_angles_flip_the_depth_only():
     """AreAnglesInverted changes the sign of the depth in the defocus and nothing else."""
     position = np.random.default_rng(0).uniform(0, 1, (5, 3)) * VOLUME_A
-    one, two = (project(a_series(are_angles_inverted=flag), position) for flag in (False, True))
+    one, two = (project_points(a_series(are_angles_inverted=flag), position) for flag in (False, True))
     np.testing.assert_array_equal(one.xy_A, two.xy_A)
     np.testing.assert_array_equal(one.depth_A, -two.depth_A)
     np.testing.assert_allclose(one.defocus_um + two.defocus_um, 5.0, atol=1e-12)
@@ -141,7 +148,7 @@ def test_the_image_warp_is_looked_up_before_it_is_subtracted():
     nodes = np.broadcast_to(10.0 + 20.0 * np.linspace(0, 1, 4), (3, 3, 4))
     series = a_series(image_warp=ImageWarp(x=CubicGrid(nodes)))
     position = np.random.default_rng(1).uniform(0.2, 0.8, (6, 3)) * VOLUME_A
-    seen, plain = project(series, position), project(a_series(), position)
+    seen, plain = project_points(series, position), project_points(a_series(), position)
     np.testing.assert_array_equal(seen.unwarped_xy_A, plain.xy_A)
     expected = plain.xy_A[..., 0] - (10.0 + 20.0 * plain.xy_A[..., 0] / IMAGE_A[0])
     np.testing.assert_allclose(seen.xy_A[..., 0], expected, atol=1e-9)
@@ -153,10 +160,14 @@ def test_stage_angles_turn_the_view_but_move_nothing():
     angles = (2.0, -3.0, 5.0)
     turned = a_series(stage_angles=StageAngles(*(CubicGrid.constant(a) for a in angles)))
     position, euler = np.array([[300.0, 200.0, 100.0]]), np.array([[10.0, 70.0, -30.0]])
-    np.testing.assert_array_equal(project(turned, position).xy_A, project(a_series(), position).xy_A)
-    np.testing.assert_array_equal(project(turned, position).defocus_um, project(a_series(), position).defocus_um)
+    np.testing.assert_array_equal(project_points(turned, position).xy_A, project_points(a_series(), position).xy_A)
+    np.testing.assert_array_equal(
+        project_points(turned, position).defocus_um, project_points(a_series(), position).defocus_um
+    )
     stage = rotation_z(5.0) @ rotation_y(-3.0) @ rotation_x(2.0)
-    np.testing.assert_allclose(views(turned, position, euler), stage @ views(a_series(), position, euler), atol=1e-12)
+    np.testing.assert_allclose(
+        views(turned, posed(position, euler)), stage @ views(a_series(), posed(position, euler)), atol=1e-12
+    )
 
 
 @given(st.floats(-100, 900), st.floats(-100, 700), st.floats(1, 200), st.booleans())

@@ -13,16 +13,29 @@ from mpr_dist.imaging.reference import Reference
 from mpr_dist.imaging.samples import box_samples
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.pose import Particles
+from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid, DoseWeights, ImageWarp, LinearGrid4, StageAngles, VolumeWarp
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import SpeciesData
-from mpr_dist.refinement.state import State, shape_grids
+from mpr_dist.refinement.state import State
 
 N_TILTS, PIXEL_A, BOX = 4, 4.0, 24
 IMAGE_A, VOLUME_A = np.array([800.0, 600.0]), np.array([800.0, 600.0, 240.0])
-FULL = Layout(N_TILTS, (3, 2), True, True, True)
+SAMPLES = 3
+EVERYTHING = RefineSettings(
+    image_warp=(3, 2),
+    volume_warp=(2, 2, 1, 3),
+    particles=True,
+    stage_angles=True,
+    defocus=True,
+    astigmatism=True,
+    phase_shift=True,
+    cs=True,
+    aberrations=(2, 3, 4, 5),
+    magnification=True,
+)
 
 
 def a_grid(rng, shape, size, offset=0.0) -> CubicGrid:
@@ -30,13 +43,17 @@ def a_grid(rng, shape, size, offset=0.0) -> CubicGrid:
 
 
 def a_series(seed: int = 0, **changes) -> TiltSeries:
-    """Exposures out of order, grids of other shapes than the layout's, a volume warp that moves with the dose."""
+    """Exposures out of order, grids of other shapes than the layout's, a volume warp, every aberration."""
     rng, n = np.random.default_rng(seed), N_TILTS
     drift = [LinearGrid4(2.0 * rng.standard_normal((3, 1, 1, 1))) for _ in range(3)]
     optics = Optics(
         defocus_um=a_grid(rng, (n, 1, 1), 0.1, 1.5),
         defocus_delta_um=a_grid(rng, (n, 1, 1), 0.05, 0.1),
         defocus_angle_deg=a_grid(rng, (n, 1, 1), 20.0, 30.0),
+        phase_shift_pi=a_grid(rng, (n, 1, 1), 0.05, 0.1),
+        magnification=np.array([[1.01, 0.004], [-0.003, 0.99]]),
+        zernike_odd=tuple(rng.standard_normal(12)),
+        zernike_even=tuple(rng.standard_normal(8)),
     )
     series = TiltSeries(
         name="TS_01",
@@ -58,11 +75,23 @@ def a_series(seed: int = 0, **changes) -> TiltSeries:
     return replace(series, **changes)
 
 
-def some_particles(count: int = 5, seed: int = 1) -> Particles:
+def layout_of(**settings) -> Layout:
+    """A layout of the small series for chosen settings."""
+    return Layout.of(RefineSettings(**settings), a_series())
+
+
+def some_particles(count: int = 5, seed: int = 1, samples: int = 1) -> Particles:
+    """Particles that move by some A and degrees when they have several temporal samples."""
     rng = np.random.default_rng(seed)
+    position = rng.uniform(0.3, 0.7, (count, 1, 3)) * VOLUME_A
+    angles = np.stack([rng.uniform(-180, 180, count), rng.uniform(20, 160, count), rng.uniform(-180, 180, count)], 1)
+    # always onwards: a monotone cubic has a kink in its derivatives where it turns round
+    moved = (
+        rng.choice([-1, 1], (2, count, 1, 3)) * rng.uniform(0.7, 1.3, (2, count, samples, 3)).cumsum(2) * (samples > 1)
+    )
     return Particles(
-        rng.uniform(0.3, 0.7, (count, 3)) * VOLUME_A,
-        np.stack([rng.uniform(-180, 180, count), rng.uniform(20, 160, count), rng.uniform(-180, 180, count)], 1),
+        position + 3.0 * moved[0],
+        angles[:, None] + 5.0 * moved[1],
         (1 + np.arange(count) % 2).astype(np.int8),
         np.arange(count),
     )
@@ -71,18 +100,21 @@ def some_particles(count: int = 5, seed: int = 1) -> Particles:
 def a_state(layout: Layout, series: TiltSeries | None = None, particles: tuple[Particles, ...] | None = None) -> State:
     series = a_series() if series is None else series
     particles = (some_particles(),) if particles is None else particles
-    return State(shape_grids(series, layout), particles, np.log(tilt_scales(series)))
+    return layout.shaped(State(series, particles, np.log(tilt_scales(series))))
 
 
 def random_step(layout: Layout, state: State, seed: int, size: float = 1.0):
     """A step in everything: of order A, degrees, 100 A, A^2 and tenths for the series, A and hundredths for poses."""
     rng = np.random.default_rng(seed)
-    sizes = {"image_warp_x": 1.0, "image_warp_y": 1.0, "stage_angles": 1.0, "defocus": 100.0, "bfactor": 20.0}
+    sizes = {"image_warp_x": 1.0, "image_warp_y": 1.0, "volume_warp": 1.0, "stage_angles": 1.0, "magnification": 0.5}
+    sizes |= {"defocus": 100.0, "astigmatism": 50.0, "bfactor": 20.0, "phase_shift": 0.05, "cs": 40.0}
     step = np.zeros(layout.n_series)
     for name, part in layout.slices.items():
         step[part] = sizes.get(name, 0.1) * rng.standard_normal(part.stop - part.start)
-    scale = np.r_[np.full(3, 1.0), np.full(3, 0.02)]
-    poses = [scale * rng.standard_normal((len(p), 6)) for p in state.particles]
+    scale = np.tile(np.r_[np.full(3, 1.0), np.full(3, 0.01)], layout.samples)
+    poses = [scale * rng.standard_normal((len(p), layout.pose_size)) for p in state.particles]
+    for p, step_of in zip(state.particles, poses, strict=True):
+        step_of[:, 6 * p.n_samples :] = 0.0  # samples that this species does not have
     return size * step, [size * p for p in poses]
 
 
@@ -118,3 +150,6 @@ def smooth_volumes(grid: int, seed: int = 3):
         out[half, ..., 0] = rng.uniform(1.0, 2.0)
         out[half, ..., 1] = 3 * (b[0] * x + b[1] * y + b[2] * z + c * x * y * z)
     return out
+
+
+FULL = Layout.of(EVERYTHING, a_series(), SAMPLES)

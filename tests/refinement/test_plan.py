@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpr_dist.errors import InputError
-from mpr_dist.refinement.layout import Layout
+from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import GIB, Plan, SeriesLoad, SpeciesLoad, make_plan, size, solver_bytes
 
 
@@ -44,9 +44,9 @@ def test_sizes_read_naturally() -> None:
 
 def test_the_solver_is_part_of_the_memory() -> None:
     """A grid of 100 x 100 nodes in 41 tilts makes a matrix of 820,000 squared: terabytes, and the plan refuses it."""
-    layout = Layout(41, (100, 100), False, False, True)
-    assert solver_bytes(layout, 60) > 8 * (2 * 100 * 100 * 41) ** 2
-    series = (SeriesLoad("TS_01", 41, 60, 0, solver_bytes(layout, 60)),)
+    asked = RefineSettings(image_warp=(100, 100), particles=True)
+    assert solver_bytes(asked, 41, 60) > 8 * (2 * 100 * 100 * 41) ** 2
+    series = (SeriesLoad("TS_01", 41, 60, 0, solver_bytes(asked, 41, 60)),)
     planned = make_plan("p", 1, 1, 1, ("image warp 100x100",), series, (), {})
     with pytest.raises(InputError):
         planned.check(1000 * GIB)

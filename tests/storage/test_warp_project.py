@@ -156,10 +156,10 @@ def test_run_data_positions(project):
     pixel = float(optics["rlnImagePixelSize"][0])
     found = table[[f"rlnCoordinate{a}" for a in "XYZ"]].to_numpy() * pixel
     found -= table[[f"rlnOrigin{a}Angst" for a in "XYZ"]].to_numpy()
-    np.testing.assert_allclose(found, np.concatenate([particles[n].position_A for n in names]), atol=5e-6)
+    np.testing.assert_allclose(found, np.concatenate([particles[n].position_A[:, 0] for n in names]), atol=5e-6)
     assert list(table["rlnMicrographName"]) == ["TS_01.tomostar"] * 3 + ["TS_02.tomostar"] * 3
     assert list(table["rlnRandomSubset"]) == [1, 2, 1] * 2
-    np.testing.assert_allclose(table["rlnAngleTilt"][:3], particles["TS_01"].angles_deg[:, 1], atol=1e-6)
+    np.testing.assert_allclose(table["rlnAngleTilt"][:3], particles["TS_01"].angles_deg[:, 0, 1], atol=1e-6)
 
 
 def test_series_without_images_is_refused(project):

@@ -131,7 +131,7 @@ def test_particles_keep_their_order_and_their_columns(refined: Population, proje
     assert list(table["rlnMicrographName"]) == list(imported["rlnMicrographName"])
     poses = read_poses(refined.files(1).series("TS_02").poses)["phantom"]
     columns = ["wrpCoordinateX1", "wrpCoordinateY1", "wrpCoordinateZ1"]
-    np.testing.assert_array_equal(table[columns].to_numpy()[poses.row], poses.position_A)
+    np.testing.assert_array_equal(table[columns].to_numpy()[poses.row], poses.position_A[:, 0])
     truth = project.true_particles["TS_02"].position_A
     before = read_poses(refined.files(0).series("TS_02").poses)["phantom"].position_A
     assert np.std(poses.position_A - truth) < 0.6 * np.std(before - truth)
@@ -141,10 +141,10 @@ def test_sigmas_of_everything_refined(refined: Population) -> None:
     blocks = read_blocks(refined.files(1).series("TS_01").sigma)
     assert len(blocks["tilts"]) == 7
     assert len(blocks["poses"]) == 8
-    assert len(blocks["image_warp"]) == 7 * 2 * 2
-    tilts = blocks["tilts"]
-    for column in ("LogScale", "DefocusAngst", "StageAngleY", "ImageWarpXAngst"):
-        assert (tilts[f"mprSigma{column}"] > 0).all()
+    sizes = {"image_warp_x": 7 * 2 * 2, "stage_angles": 7 * 3, "defocus": 7, "bfactor": 7, "log_scale": 7}
+    for name, size in sizes.items():
+        assert len(blocks[name]) == size
+        assert (blocks[name]["mprSigma"] > 0).all()
 
 
 def test_fsc_and_map(refined: Population) -> None:

@@ -34,9 +34,17 @@ def test_mistakes_in_a_file(text, tmp_path):
         refine_settings(tmp_path / "refine.toml", {"defocus": True}, {})
 
 
-def test_grids():
-    assert parse_grid("6x4") == (6, 4)
-    assert parse_grid(None) is None
-    for bad in ("6", "x", "6x", "-1x2", "6x4x2"):
+def test_grids() -> None:
+    assert parse_grid("6x4", "image_warp", 2) == (6, 4)
+    assert parse_grid(" 3 × 2x1X10", "volume_warp", 4) == (3, 2, 1, 10)
+    for bad in ("6", "6x", "ax4", "6x4x2", "-6x4"):
+        with pytest.raises(InputError, match="6x4"):
+            parse_grid(bad, "image_warp", 2)
+
+
+def test_texts_of_options_become_values() -> None:
+    asked = refine_settings(None, {"volume_warp": "2x2x1x10", "aberrations": "3, 2", "cs": True}, {"cs_mm": 0.2})
+    assert (asked.volume_warp, asked.aberrations, asked.cs, asked.priors.cs_mm) == ((2, 2, 1, 10), (2, 3), True, 0.2)
+    for bad in ({"volume_warp": "2x2x1x1"}, {"aberrations": "6"}, {"aberrations": "x"}, {"ewald": "up", "cs": True}):
         with pytest.raises(InputError):
-            parse_grid(bad)
+            refine_settings(None, bad, {})

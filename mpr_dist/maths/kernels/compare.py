@@ -222,7 +222,7 @@ def _products(d, lanes, out):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(parallel=True, nogil=True, cache=True)
-def compare(
+def compare(  # type: ignore[no-untyped-def]
     volumes,
     reference,
     images,
@@ -239,7 +239,7 @@ def compare(
     kinds,
     rows,
     out,
-):  # type: ignore[no-untyped-def]
+):
     """Inner products of every active image with its model.
 
     volumes (references, nz, ny, nx, 2) f32: transforms, kx >= 0, centre at nz//2, ny//2, 0.
@@ -266,6 +266,7 @@ def compare(
         volume, x = volumes[reference[p]], images[p, t]
         u, v, h = tables[KX], tables[KY], tables[EWALD]
         z, a0, a1 = defocus[p, t], astig[t, 0], astig[t, 1]
+        up = _f(1.0) if is_curved else _f(0.0)
         for start in range(0, n_samples[t], BLOCK):
             n = min(BLOCK, n_samples[t] - start)
             if n < BLOCK:
@@ -274,7 +275,7 @@ def compare(
                 j = start + i
                 turns[i] = tables[A2, j] * (z + a0 * tables[COS2, j] + a1 * tables[SIN2, j]) + fixed[t, j]
                 d[0, i], d[0, BLOCK + i] = x[j, 0], x[j, 1]
-            _gather(volume, views[p, t], u, v, h, _f(1.0), start, n, slot)
+            _gather(volume, views[p, t], u, v, h, up, start, n, slot)
             if is_curved:
                 _gather(volume, views[p, t], u, v, h, _f(-1.0), start, n, other)
                 _curved_ctf(slot, other, turns, u, v, h, start, n, mixed)

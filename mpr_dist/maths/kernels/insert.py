@@ -34,6 +34,8 @@ def _insert_image(accumulator, view, qx, qy, qz, sign, values, weights, n, scale
         fx, fy, fz = kx - np.float32(ix), ky - np.float32(iy), kz - np.float32(iz)
         re_s, im_s, w_s = np.float64(re) * scale, np.float64(im) * scale, np.float64(w) * scale
         largest = max(largest, abs(re_s), abs(im_s), w_s)
+        if re_s != re_s or im_s != im_s:
+            largest = np.inf  # max would lose a NaN
         for dz in range(2):
             wz = fz if dz else _f(1.0) - fz
             for dy in range(2):
@@ -85,7 +87,7 @@ def _sideband(image, turns, weight, tables, sign, n, values, weights):  # type: 
 
 
 @nb.njit(parallel=True, nogil=True, cache=True)
-def insert(
+def insert(  # type: ignore[no-untyped-def]
     accumulators,
     half,
     images,
@@ -99,7 +101,7 @@ def insert(
     tables,
     is_curved,
     scale,
-):  # type: ignore[no-untyped-def]
+):
     """Add whitened images times their CTF to the accumulator of their half-set.
 
     accumulators (2, nz, ny, nx, 3) int64: real, imaginary, weight; half (particles,) 0 or 1; scale = 2^k. The other

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mpr_dist.maths.kernels.compare import GAMMA, GRADIENT_X, GRADIENT_Y, PHASE
 from mpr_dist.maths.rotations import exp_rotation
 
 
-def grid_points(view, kx, ky):
-    """(samples, 3) x, y, z of image frequencies in the reference's frame: A^T (kx, ky, 0)."""
-    return np.stack([kx, ky, 0 * kx], -1) @ view
+def grid_points(view, kx, ky, kz=0.0):
+    """(samples, 3) x, y, z of image frequencies in the reference's frame: A^T (kx, ky, kz)."""
+    return np.stack([kx, ky, kz + 0 * kx], -1) @ view
 
 
 def trilinear(volume, points):
@@ -29,9 +30,9 @@ def trilinear(volume, points):
     return np.where(mirrored, out.conj(), out)
 
 
-def away_from_cells(view, kx, ky, margin):
+def away_from_cells(view, kx, ky, margin, kz=0.0):
     """Which samples lie further than ``margin`` from every face of their cell (the plane x = 0 is one, too)."""
-    points = grid_points(view, kx, ky)
+    points = grid_points(view, kx, ky, kz)
     return (np.abs(points - np.rint(points)) > margin).all(axis=1)
 
 
@@ -47,14 +48,21 @@ class Image:
     fixed: np.ndarray
     weight: np.ndarray
     tables: np.ndarray
+    is_curved: bool = False
+    kinds: tuple = ()
+    rows: tuple = ()
 
     def model(self):
-        """w C F(A^T q) exp(-2 pi i q.d)"""
-        qx, qy, kx, ky, a2, cos2, sin2, _ = self.tables
+        """w C F(A^T (Mq, z)) exp(-2 pi i q.d) exp(-i phi)"""
+        qx, qy, kx, ky, a2, cos2, sin2, _, odd, kz, _ = self.tables
         turns = a2 * (self.defocus + self.astig[0] * cos2 + self.astig[1] * sin2) + self.fixed
-        phase = np.exp(-2j * np.pi * (qx * self.shift[0] + qy * self.shift[1]))
+        phase = self.weight * np.exp(-2j * np.pi * (qx * self.shift[0] + qy * self.shift[1] + odd))
+        if self.is_curved:
+            up, down = (trilinear(self.volume, grid_points(self.view, kx, ky, sign * kz)) for sign in (1, -1))
+            wave = np.exp(2j * np.pi * turns)
+            return phase * 0.5j * (wave * up - wave.conj() * down)
         slice_ = trilinear(self.volume, grid_points(self.view, kx, ky))
-        return self.weight * -np.sin(2 * np.pi * turns) * phase * slice_
+        return -np.sin(2 * np.pi * turns) * phase * slice_
 
     def moved(self, parameter, step):
         """The image with one local parameter changed, in the order of the kernel."""
@@ -64,7 +72,16 @@ class Image:
             return replace(self, view=exp_rotation(step * np.eye(3)[parameter - 2]) @ self.view)
         if parameter == 5:
             return replace(self, defocus=self.defocus + step)
-        return replace(self, weight=self.weight * np.exp(step * self.tables[7]))
+        if parameter == 6:
+            return replace(self, weight=self.weight * np.exp(step * self.tables[7]))
+        return self._moved_extra(self.kinds[parameter - 7], step * self.rows[parameter - 7])
+
+    def _moved_extra(self, kind, change):
+        tables = self.tables.copy()
+        if kind == GAMMA:
+            return replace(self, fixed=self.fixed + change)
+        tables[{PHASE: 8, GRADIENT_X: 2, GRADIENT_Y: 3}[kind]] += change
+        return replace(self, tables=tables)
 
 
 def inner(a, b):

@@ -10,19 +10,31 @@ import pytest
 from plain_slices import Image, away_from_cells, inner
 
 from mpr_dist.imaging.samples import box_samples
-from mpr_dist.maths.kernels.compare import BLOCK, N_LOCAL, N_OUT, compare
+from mpr_dist.maths.kernels.compare import (
+    BLOCK,
+    GAMMA,
+    GRADIENT_X,
+    GRADIENT_Y,
+    N_TABLES,
+    PHASE,
+    compare,
+    n_out,
+)
 from mpr_dist.maths.rotations import euler_to_matrix
 
 PIXEL_A, BOX, GRID = 3.0, 32, 40
 LAMBDA = 0.0197
 # steps of the local parameters: every sample stays in its cell (20 grid units x 1e-5 rad is less than the margin) and
 # the truncation, of second order, is below 1e-8
-STEPS = (1e-3, 1e-3, 1e-5, 1e-5, 1e-5, 1.0, 1e-2)
+KINDS = (PHASE, GAMMA, GRADIENT_X, GRADIENT_Y, GAMMA)
+STEPS = (1e-3, 1e-3, 1e-5, 1e-5, 1e-5, 1.0, 1e-2, 1e-3, 1e-3, 1e-5, 1e-5, 1e-3)
+N_LOCAL = len(STEPS)
+N_OUT = n_out(len(KINDS))
 MARGIN = 1e-3
 UPPER = [(j, k) for j in range(N_LOCAL) for k in range(j, N_LOCAL)]
 
 
-def a_problem(n_particles=2, n_tilts=2, seed=0):
+def a_problem(n_particles=2, n_tilts=2, seed=0, is_curved=False):
     """Random references, images and views; samples near a face of an interpolation cell are left out."""
     rng = np.random.default_rng(seed)
     volumes = rng.standard_normal((2, GRID + 3, GRID + 3, GRID // 2 + 2, 2)).astype(np.float32)
@@ -31,13 +43,18 @@ def a_problem(n_particles=2, n_tilts=2, seed=0):
     s = box_samples(BOX, PIXEL_A, 0.5 / PIXEL_A)
     to_grid = GRID / BOX
     keep = np.ones(len(s.kx), bool)
+    height = 3.0 * LAMBDA * (s.qx**2 + s.qy**2) * GRID * PIXEL_A  # more curved than real, to be seen
     for view in views.reshape(-1, 3, 3):
-        keep &= away_from_cells(view.astype(np.float64), s.kx * to_grid, s.ky * to_grid, MARGIN)
+        for sign in (1, -1) if is_curved else (0,):
+            u, v = s.kx * to_grid, s.ky * to_grid
+            keep &= away_from_cells(view.astype(np.float64), u, v, MARGIN, sign * height)
     qx, qy = s.qx[keep], s.qy[keep]
     theta, q2 = np.arctan2(qy, qx), qx**2 + qy**2
     grid_A = GRID * PIXEL_A
-    rows = (qx, qy, qx * grid_A, qy * grid_A, -0.5 * LAMBDA * q2, np.cos(2 * theta), np.sin(2 * theta), q2 / 4)
     n = len(qx)
+    rows = (qx, qy, qx * grid_A, qy * grid_A, -0.5 * LAMBDA * q2, np.cos(2 * theta), np.sin(2 * theta), q2 / 4)
+    rows += (rng.uniform(-0.5, 0.5, n), height[keep], np.zeros(n))
+    assert len(rows) == N_TABLES
     turns = 0.25 * 2.7e7 * LAMBDA**3 * q2**2 - 0.01
     return SimpleNamespace(
         volumes=volumes,
@@ -52,6 +69,9 @@ def a_problem(n_particles=2, n_tilts=2, seed=0):
         weight=rng.uniform(0.2, 1.5, (n_tilts, n)).astype(np.float32),
         n_samples=np.full(n_tilts, n, np.int64),
         tables=np.array(rows).astype(np.float32),
+        is_curved=is_curved,
+        kinds=np.array(KINDS, np.int64),
+        rows=rng.uniform(-1, 1, (len(KINDS), n)).astype(np.float32),
     )
 
 
@@ -59,7 +79,21 @@ def run(problem):
     p = problem
     out = np.full((*p.active.shape, N_OUT), np.nan)
     where = (p.views, p.shifts, p.defocus, p.astig)
-    compare(p.volumes, p.reference, p.images, p.active, *where, p.fixed, p.weight, p.n_samples, p.tables, out)
+    compare(
+        p.volumes,
+        p.reference,
+        p.images,
+        p.active,
+        *where,
+        p.fixed,
+        p.weight,
+        p.n_samples,
+        p.tables,
+        p.is_curved,
+        p.kinds,
+        p.rows,
+        out,
+    )
     return out
 
 
@@ -76,6 +110,9 @@ def twin(problem, p, t):
         problem.fixed[t, :n].astype(np.float64),
         problem.weight[t, :n].astype(np.float64),
         problem.tables[:, :n].astype(np.float64),
+        problem.is_curved,
+        KINDS,
+        tuple(problem.rows[:, :n].astype(np.float64)),
     )
     data = problem.images[p, t, :n].astype(np.float64)
     return image, data[:, 0] + 1j * data[:, 1]
@@ -92,9 +129,9 @@ def parts(row):
     return row[0], row[1 : 1 + n], row[1 + n], row[2 + n : 2 + 2 * n], row[2 + 2 * n :]
 
 
-@pytest.fixture(scope="module")
-def solved():
-    problem = a_problem()
+@pytest.fixture(scope="module", params=["flat", "curved"])
+def solved(request):
+    problem = a_problem(is_curved=request.param == "curved")
     return problem, run(problem)
 
 
@@ -113,7 +150,7 @@ def test_values_are_those_of_the_plain_twin(solved, p, t):
 
 @pytest.mark.parametrize(("p", "t"), [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_derivatives_are_finite_differences(solved, p, t):
-    """All products with the seven derivatives agree with finite differences inside a cell to 1e-5 of their size."""
+    """All products with all derivatives agree with finite differences inside a cell to 1e-5 of their size."""
     problem, out = solved
     image, data = twin(problem, p, t)
     model, derivatives = image.model(), differences(image)

@@ -1,0 +1,165 @@
+"""What to refine, how, and how freely: the options of refine and plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mpr_dist.model.settings import RefineSettings
+
+# options that set a prior, and the field of ``Priors``
+PRIORS = {
+    "prior_image_warp": "image_warp_A",
+    "prior_volume_warp": "volume_warp_A",
+    "prior_stage_angles": "stage_angle_deg",
+    "prior_rigid_stage": "rigid_stage_deg",
+    "prior_positions": "position_A",
+    "prior_orientations": "orientation_deg",
+    "prior_trajectory_positions": "trajectory_A",
+    "prior_trajectory_orientations": "trajectory_deg",
+    "prior_defocus": "defocus_A",
+    "prior_astigmatism": "astigmatism_A",
+    "prior_phase_shift": "phase_shift_pi",
+    "prior_cs": "cs_mm",
+    "prior_aberrations": "aberration_rad",
+    "prior_magnification": "magnification_percent",
+}
+# options whose text is understood here
+_TEXTS = ("image_warp", "volume_warp", "aberrations")
+
+
+def _switch(name: str, text: str) -> Any:
+    return typer.Option(f"--{name}/--no-{name}", help=text)
+
+
+def refinement(
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with these settings (settings.toml of an iteration is one)."),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Outer iterations: reference, refinement, new half-maps [default: 4].")
+    ] = None,
+    image_warp: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Nodes of the image warp per tilt, such as 6x4. What exists is resampled."),
+    ] = None,
+    volume_warp: Annotated[
+        str | None,
+        typer.Option(metavar="WxHxDxT", help="Nodes of the volume warp in x, y, z and dose, such as 2x2x1x10."),
+    ] = None,
+    particles: Annotated[bool | None, _switch("particles", "Refine positions and orientations of particles.")] = None,
+    temporal_samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Give every particle N positions and orientations along the dose, from now on."),
+    ] = None,
+    stage_angles: Annotated[bool | None, _switch("stage-angles", "Refine three angles of the stage per tilt.")] = None,
+    rigid_stage: Annotated[
+        bool | None,
+        _switch("rigid-stage", "Stage angles move the particles too, as a stage does; M's only turn them."),
+    ] = None,
+    defocus: Annotated[bool | None, _switch("defocus", "Refine one defocus per tilt.")] = None,
+    defocus_search: Annotated[
+        bool | None,
+        _switch("defocus-search", "First try defoci up to 0.3 um away in every tilt; needs --defocus."),
+    ] = None,
+    astigmatism: Annotated[bool | None, _switch("astigmatism", "Refine the astigmatism of every tilt.")] = None,
+    phase_shift: Annotated[bool | None, _switch("phase-shift", "Refine the phase shift of every tilt.")] = None,
+    cs: Annotated[bool | None, _switch("cs", "Refine the spherical aberration of the series.")] = None,
+    aberrations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORDERS",
+            help="Refine Zernikes of these orders per series: 3 and 5 (beam tilt, trefoil), 2 and 4 (part of the CTF).",
+        ),
+    ] = None,
+    magnification: Annotated[
+        bool | None, _switch("magnification", "Refine the anisotropic magnification of the series, a 2 x 2 matrix.")
+    ] = None,
+    ewald: Annotated[
+        str | None,
+        typer.Option(metavar="off|on|reversed", help="Curved Ewald sphere; on: of the hand that the depth has."),
+    ] = None,
+    ctf_min_resolution: Annotated[
+        float | None,
+        typer.Option(metavar="A", help="Only species resolved better than this refine the CTF [default: all do]."),
+    ] = None,
+    first_iteration_fraction: Annotated[
+        float | None,
+        typer.Option(help="Share of the resolution range used in the first iteration [default: 1]."),
+    ] = None,
+    max_passes: Annotated[
+        int | None, typer.Option(help="Passes over the images of a series per iteration, at most [default: 40].")
+    ] = None,
+    min_particles: Annotated[
+        int | None, typer.Option(help="Leave out series with fewer particles [default: 1].")
+    ] = None,
+    prior_image_warp: Annotated[float | None, typer.Option(help="Prior of the image warp, A [default: 5].")] = None,
+    prior_volume_warp: Annotated[float | None, typer.Option(help="Prior of the volume warp, A [default: 3].")] = None,
+    prior_stage_angles: Annotated[
+        float | None, typer.Option(help="Prior of stage angles, degree [default: 1].")
+    ] = None,
+    prior_rigid_stage: Annotated[
+        float | None, typer.Option(help="Prior of stage angles that move particles, degrees [default: 0.2].")
+    ] = None,
+    prior_positions: Annotated[float | None, typer.Option(help="Prior of particle positions, A [default: 5].")] = None,
+    prior_orientations: Annotated[
+        float | None, typer.Option(help="Prior of particle orientations, degrees [default: 3].")
+    ] = None,
+    prior_trajectory_positions: Annotated[
+        float | None, typer.Option(help="Prior of a particle's way from first to last dose, A [default: 3].")
+    ] = None,
+    prior_trajectory_orientations: Annotated[
+        float | None, typer.Option(help="Prior of a particle's turn from first to last dose, degrees [default: 1].")
+    ] = None,
+    prior_defocus: Annotated[float | None, typer.Option(help="Prior of the defocus, A [default: 300].")] = None,
+    prior_astigmatism: Annotated[float | None, typer.Option(help="Prior of the astigmatism, A [default: 200].")] = None,
+    prior_phase_shift: Annotated[
+        float | None, typer.Option(help="Prior of the phase shift, units of pi [default: 0.05].")
+    ] = None,
+    prior_cs: Annotated[float | None, typer.Option(help="Prior of Cs, mm [default: 0.1].")] = None,
+    prior_aberrations: Annotated[
+        float | None, typer.Option(help="Prior of each Zernike, rad at its largest within 4 A [default: 0.5].")
+    ] = None,
+    prior_magnification: Annotated[
+        float | None, typer.Option(help="Prior of the magnification matrix, percent [default: 1].")
+    ] = None,
+) -> None:
+    """Priors are standard deviations of Gaussians around the imported values."""
+
+
+def settings_asked(context: typer.Context) -> RefineSettings:
+    """The settings that the options of a command with these options ask for.
+
+    Raises:
+        InputError: a value is not understood, or nothing is to be refined.
+    """
+    from mpr_dist.workflow.run_options import refine_settings
+
+    options = dict(context.params)
+    priors = {field: options.pop(name) for name, field in PRIORS.items()}
+    renamed = {"ctf_min_resolution_A": options.pop("ctf_min_resolution")}
+    known = (*_TEXTS, *_SETTINGS)
+    return refine_settings(options["settings"], {name: options[name] for name in known} | renamed, priors)
+
+
+_SETTINGS = (
+    "iterations",
+    "particles",
+    "temporal_samples",
+    "stage_angles",
+    "rigid_stage",
+    "defocus",
+    "defocus_search",
+    "astigmatism",
+    "phase_shift",
+    "cs",
+    "magnification",
+    "ewald",
+    "first_iteration_fraction",
+    "max_passes",
+    "min_particles",
+)

@@ -1,0 +1,161 @@
+"""What a class of parameters is: a part of the series vector, its nodes, its derivatives, its prior.
+
+Adding a class takes one noun in this folder, its line in ``layout.classes_of``, its option, and its tests.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpr_dist.model.settings import Priors
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.refinement.linearisation import Linearisation
+from mpr_dist.refinement.state import State
+from mpr_dist.units import F64, I64
+
+Labels = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Local:
+    """Derivatives of local parameters by the parameters of a class, in one tilt.
+
+    Attributes:
+        rows: (rows,) which local parameters of the image depend on the class.
+        values: (particles or 1, rows, columns).
+    """
+
+    rows: I64
+    values: F64
+
+
+@dataclass(frozen=True, eq=False)
+class KernelRow:
+    """A derivative that the kernel has to take: its kind (kernels/compare.py) and its factor at samples of qx, qy."""
+
+    kind: int
+    values: F64
+
+
+class ParameterClass(ABC):
+    """Parameters that are refined together; values are a flat float64 vector in the unit of the class.
+
+    Attributes:
+        name: as it stands in tables and messages; unit: of a value, as people write it.
+        is_amplitude: scales and B-factors, which the geometry does not depend on.
+        is_ctf: whether only species that are resolved well enough for the CTF count.
+    """
+
+    name: str
+    unit: str
+    is_amplitude = False
+    is_ctf = False
+
+    @abstractmethod
+    def size(self, n_tilts: int) -> int:
+        """Number of parameters."""
+
+    @abstractmethod
+    def columns(self, series: TiltSeries) -> tuple[I64, ...]:
+        """Per tilt, which parameters of the class its images depend on."""
+
+    @abstractmethod
+    def shaped(self, state: State) -> State:
+        """The same state with the nodes of this class."""
+
+    @abstractmethod
+    def values(self, state: State) -> F64:
+        """(size,) values of a state that has the nodes of this class."""
+
+    @abstractmethod
+    def placed(self, state: State, values: F64) -> State:
+        """The state with these values."""
+
+    @abstractmethod
+    def local(self, at: Linearisation, t: int, own: I64) -> Local:
+        """Derivatives in tilt t; own: the local parameters that belong to this class alone."""
+
+    @abstractmethod
+    def covariance(self, series: TiltSeries, priors: Priors) -> F64:
+        """(size, size) of the prior."""
+
+    @abstractmethod
+    def labels(self, n_tilts: int) -> Labels:
+        """Columns of a table that say what each parameter is: tilt, node, axis."""
+
+    def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
+        """Derivatives that only this class needs, one per local parameter of its own; none by default.
+
+        qx, qy (samples,) in 1/A; to_grid: grid units of the reference per 1/A.
+        """
+        return ()
+
+    @property
+    def n_own(self) -> int:
+        """Local parameters that belong to this class alone."""
+        return 0
+
+
+class PerTilt(ParameterClass):
+    """The same number of values in every tilt, tilts one behind the other."""
+
+    width: int
+
+    def size(self, n_tilts: int) -> int:
+        return n_tilts * self.width
+
+    def columns(self, series: TiltSeries) -> tuple[I64, ...]:
+        return tuple(t * self.width + np.arange(self.width, dtype=np.int64) for t in range(series.n_tilts))
+
+
+class PerSeries(ParameterClass):
+    """Values that all tilts share, each with a kernel row of its own."""
+
+    names: tuple[str, ...]
+
+    def size(self, n_tilts: int) -> int:
+        return len(self.names)
+
+    def columns(self, series: TiltSeries) -> tuple[I64, ...]:
+        return (np.arange(len(self.names), dtype=np.int64),) * series.n_tilts
+
+    def shaped(self, state: State) -> State:
+        return state
+
+    def local(self, at: Linearisation, t: int, own: I64) -> Local:
+        return Local(own, np.eye(len(own))[None])
+
+    def labels(self, n_tilts: int) -> Labels:
+        return {"mprParameter": np.array(self.names)}
+
+    @property
+    def n_own(self) -> int:
+        return len(self.names)
+
+
+# correlation between successive exposures, and the length (in image widths) over which nodes move together
+EXPOSURE_CORRELATION = 0.25
+NODE_LENGTH = 0.2
+
+
+def exposure_correlation(series: TiltSeries) -> F64:
+    """(tilts, tilts): neighbours in exposure order deform alike."""
+    rank = np.argsort(np.argsort(series.dose, kind="stable"), kind="stable")
+    return np.asarray(EXPOSURE_CORRELATION ** np.abs(rank[:, None] - rank[None]).astype(np.float64))
+
+
+def node_correlation(shape: tuple[int, ...], length: float = NODE_LENGTH) -> F64:
+    """(nodes, nodes) exp(-distance / length) on a grid over 0..1 along each axis, last axis fastest."""
+    axes = np.meshgrid(*(node_places(n) for n in shape), indexing="ij")
+    at = np.stack([axis.ravel() for axis in axes], -1)
+    return np.asarray(np.exp(-np.linalg.norm(at[:, None] - at[None], axis=-1) / length))
+
+
+def node_places(n: int) -> F64:
+    """(n,) nodes on 0..1; a single one stands in the middle."""
+    return np.linspace(0, 1, n) if n > 1 else np.array([0.5])
