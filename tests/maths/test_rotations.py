@@ -64,3 +64,25 @@ def test_skew_is_the_cross_product():
     rng = np.random.default_rng(2)
     a, b = rng.standard_normal((2, 5, 3))
     assert np.allclose((rot.skew(a) @ b[..., None])[..., 0], np.cross(a, b))
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9, 1e-3, 9.9e-3, 1.01e-2, 0.5, 2.5, 3.1])
+def test_left_jacobian_is_that_of_finite_differences(size):
+    """exp(v + dv) = exp(J dv) exp(v), across the threshold of the series and up to nearly half a turn."""
+    rng = np.random.default_rng(3)
+    v = rng.standard_normal((20, 3))
+    v *= size / np.linalg.norm(v, axis=1, keepdims=True)
+    exact, step = rot.left_jacobian(v), 1e-6
+    for axis in range(3):
+        dv = step * np.eye(3)[axis]
+        plus, minus = (rot.exp_rotation(v + s * dv) @ np.swapaxes(rot.exp_rotation(v), -1, -2) for s in (1, -1))
+        numeric = (rot.log_rotation(plus) - rot.log_rotation(minus)) / (2 * step)
+        assert np.allclose(exact[..., axis], numeric, atol=1e-8)
+
+
+def test_left_jacobian_is_the_mean_of_the_rotations_on_the_way():
+    """J(v) is the integral of exp(s v) over s from 0 to 1 (here Gauss's rule, exact to rounding)."""
+    v = np.array([0.4, -1.2, 0.9])
+    s, w = np.polynomial.legendre.leggauss(20)
+    mean = np.einsum("s,sij->ij", w / 2, rot.exp_rotation((s[:, None] + 1) / 2 * v))
+    assert np.allclose(rot.left_jacobian(v), mean, atol=1e-14)
