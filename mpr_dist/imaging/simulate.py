@@ -3,28 +3,37 @@
 Nothing is interpolated: the Gaussians are drawn at their projected places, limited to the band of the image, and all
 else happens in Fourier space. An expected image is electrons * (1 - 2 sigma_e C P): P the projected potential in V A,
 C = -sin(gamma) with its envelope, sigma_e the interaction constant. Protein comes out dark.
+
+A magnification turns and stretches the particles' images, not their places and not the CTF. Odd aberrations multiply
+the transform by exp(-i phase). The curved Ewald sphere is its physics: the particle is cut across the beam into thin
+slabs, each with the CTF of its own height.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
 
 from mpr_dist.errors import InputError
-from mpr_dist.imaging.ctf import CtfTerms, ctf, ctf_terms, delocalisation_A, per_tilt, tilt_bfactors_A2, tilt_scales
+from mpr_dist.imaging.ctf import CtfTerms, ctf_terms, delocalisation_A, tilt_bfactors_A2, tilt_scales
 from mpr_dist.imaging.geometry import grid_at, project, views
-from mpr_dist.imaging.phantom import Atoms, oversampling
-from mpr_dist.maths.kernels.gaussians import CUT_SIGMAS, draw_projections
+from mpr_dist.imaging.phantom import Atoms
+from mpr_dist.imaging.project_atoms import projection_spectra, slab_spectra
+from mpr_dist.imaging.spoiled import Spoiled, bead_contrast
+from mpr_dist.maths.kernels.gaussians import CUT_SIGMAS
+from mpr_dist.maths.zernike import even_gamma_rad, odd_phase_rad
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.units import C128, F32, F64, wavelength_A
+from mpr_dist.units import A_PER_UM, C128, F32, F64, wavelength_A
 
 _ELECTRON_REST_V = 510998.95
 _CHUNK = 32  # particles whose boxes are in memory at once
 _SHOT, _SOLVENT = 0, 1  # what a stream of random numbers is for
+_THROUGH_A_BAR = 0.1  # share of the electrons that a bar of the grid lets through
+_SLAB_RAD = 0.01  # phase at Nyquist between the middle of a slab and its faces: an error of at most 0.6 % there
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Exposure:
         contrast: factor on the physical contrast of the atoms.
         solvent_rms: standard deviation per pixel of a white relative contrast that the CTF and the envelope filter.
         noise_only: leave the particles and the solvent out.
+        ewald: 0 takes the Ewald sphere as flat, 1 as curved the way the depth of the series says, -1 the other way.
     """
 
     pixel_A: float
@@ -44,8 +54,11 @@ class Exposure:
     contrast: float = 1.0
     solvent_rms: float = 0.0
     noise_only: bool = False
+    ewald: int = 0
 
     def __post_init__(self) -> None:
+        if self.ewald not in (-1, 0, 1):
+            raise InputError(f"exposure: ewald must be -1, 0 or 1, got {self.ewald}")
         if not self.pixel_A > 0 or not self.dose_per_tilt > 0:
             raise InputError(f"exposure: pixel {self.pixel_A} A and dose {self.dose_per_tilt} e/A^2 must be positive")
         if self.contrast < 0 or self.solvent_rms < 0:
@@ -70,52 +83,31 @@ def image_shape(series: TiltSeries, pixel_A: float) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def projection_spectra(atoms: Atoms, view: F64, offset_px: F64, box_px: int, pixel_A: float) -> C128:
-    """Transforms (images, box, box // 2 + 1) of projections along z, in V A, free of aliasing; Nyquist is zero.
-
-    view (images, 3, 3) turns the atoms into the image frame; offset_px (images, 2) x, y is where their origin lies,
-    counted from pixel box // 2. Drawn in the smallest window of a finer grid, transformed as if padded with zeros.
-    """
-    s = oversampling(atoms.sigma_A, pixel_A)
-    n, fine_A = s * box_px, pixel_A / s
-    reach = atoms.radius_A + CUT_SIGMAS * atoms.sigma_A + pixel_A * float(np.abs(offset_px).max(initial=0.0))
-    half = int(np.ceil(reach / fine_A)) + 1
-    window = np.zeros((len(view), 2 * half, 2 * half))
-    weight = atoms.weight / fine_A**2
-    draw_projections(
-        atoms.position_A / fine_A,
-        weight,
-        atoms.sigma_A / fine_A,
-        np.ascontiguousarray(view),
-        s * offset_px + half,
-        window,
-    )
-    if 2 * half > n:
-        raise InputError(f"a box of {box_px} px of {pixel_A:g} A is too small for a particle of radius {reach:.0f} A")
-    keep = (box_px + 1) // 2
-    k = np.arange(-(keep - 1), keep)
-    rows = fft.fft(fft.rfft(window, n, axis=2, workers=-1)[..., :keep], n, axis=1, workers=-1)
-    corner = s * (box_px // 2) - half
-    phase = np.exp((-2j * np.pi * corner / n) * k)
-    out: C128 = np.zeros((len(view), box_px, box_px // 2 + 1), np.complex128)
-    out[:, k, :keep] = rows[:, k] * (phase[:, None] * phase[None, keep - 1 :] / s**2)
-    return out
-
-
-def projections(atoms: Atoms, view: F64, offset_px: F64, box_px: int, pixel_A: float) -> F64:
-    """(images, box, box) float64 projections along z in V A, centre at pixel box // 2 plus the offset."""
-    spectra = projection_spectra(atoms, view, offset_px, box_px, pixel_A)
-    return np.asarray(fft.irfft2(spectra, s=(box_px, box_px), workers=-1))
-
-
-def ctf_box_px(series: TiltSeries, defocus_um: F64, atoms: Atoms, pixel_A: float) -> int:
+def ctf_box_px(series: TiltSeries, defocus_um: F64, atoms: Atoms, pixel_A: float, ewald: int = 0) -> int:
     """Even box that holds a particle and everything the CTF spreads inside the band of the images."""
     delta = 0.5 * np.abs(series.optics.defocus_delta_um.values).max()
+    delta += atoms.radius_A / A_PER_UM if ewald else 0.0
     extremes = np.array([defocus_um.min() - delta, defocus_um.max() + delta])
     spread = max(delocalisation_A(series.optics, float(z), 0.5 / pixel_A) for z in extremes)
+    spread += _aberration_spread_A(series, 0.5 / pixel_A)
+    stretch = max(1.0, float(np.linalg.norm(series.optics.magnification, 2)))
     # nine pixels: the offset inside a pixel and the tails of the sharp limit at Nyquist
-    half = (atoms.radius_A + CUT_SIGMAS * atoms.sigma_A + spread) / pixel_A + 9
+    half = (stretch * atoms.radius_A + CUT_SIGMAS * atoms.sigma_A + spread) / pixel_A + 9
     return 2 * int(fft.next_fast_len(int(np.ceil(half)), real=True))
+
+
+def _aberration_spread_A(series: TiltSeries, q_max: float) -> float:
+    """How far (A) odd and even aberrations move what has frequencies up to q_max: max |gradient| / 2 pi."""
+    o = series.optics
+    if not any((*o.zernike_odd, *o.zernike_even)):
+        return 0.0
+    q = np.linspace(-q_max, q_max, 65)
+    qx, qy = np.meshgrid(q, q)
+    inside = np.hypot(qx, qy) <= q_max
+    spread = 0.0
+    for phase in (odd_phase_rad(o.zernike_odd, qx, qy), even_gamma_rad(o.zernike_even, qx, qy)):
+        spread += float(np.hypot(*np.gradient(phase, q[1] - q[0]))[inside].max()) / (2 * np.pi)
+    return spread
 
 
 def contrast_images(series: TiltSeries, particles: Particles, atoms: Atoms, exposure: Exposure) -> Iterator[F64]:
@@ -125,23 +117,77 @@ def contrast_images(series: TiltSeries, particles: Particles, atoms: Atoms, expo
         yield from (np.zeros(shape) for _ in range(series.n_tilts))
         return
     seen, view = project(series, particles), views(series, particles)
-    box = ctf_box_px(series, seen.defocus_um, atoms, pixel_A)
-    qx, qy = (a.ravel() for a in np.meshgrid(fft.rfftfreq(box, pixel_A), fft.fftfreq(box, pixel_A)))
-    terms = ctf_terms(series, qx, qy)
-    strength = 2 * interaction_constant(series.optics.voltage_kV) * exposure.contrast
+    box = ctf_box_px(series, seen.defocus_um, atoms, pixel_A, exposure.ewald)
+    microscope = _Microscope.of(series, exposure, box)
     for t in range(series.n_tilts):
-        envelope = strength * damping(series, t, qx**2 + qy**2)
         image = np.zeros(shape)
         for first in range(0, len(particles), _CHUNK):
             part = slice(first, first + _CHUNK)
             xy_px = seen.xy_A[part, t] / pixel_A
             nearest = np.rint(xy_px).astype(int)
-            spectra = projection_spectra(atoms, view[part, t], xy_px - nearest, box, pixel_A)
-            transfer = _transfer(terms, t, seen.defocus_um[part, t]) * envelope
-            boxes = fft.irfft2(spectra * transfer.reshape(spectra.shape), s=(box, box), workers=-1)
+            spectra = microscope.spectra(atoms, t, view[part, t], xy_px - nearest, seen.defocus_um[part, t])
+            boxes = fft.irfft2(spectra, s=(box, box), workers=-1)
             for values, corner in zip(boxes, nearest - box // 2, strict=True):
                 _add_box(image, values, int(corner[0]), int(corner[1]))
         yield image
+
+
+@dataclass(frozen=True, eq=False)
+class _Microscope:
+    """What turns projections of particles into the transforms of their images, in boxes of one size."""
+
+    series: TiltSeries
+    exposure: Exposure
+    box_px: int
+    q2: F64
+    terms: CtfTerms
+
+    @staticmethod
+    def of(series: TiltSeries, exposure: Exposure, box_px: int) -> _Microscope:
+        pixel_A = exposure.pixel_A
+        qx, qy = (a.ravel() for a in np.meshgrid(fft.rfftfreq(box_px, pixel_A), fft.fftfreq(box_px, pixel_A)))
+        return _Microscope(series, exposure, box_px, qx**2 + qy**2, ctf_terms(series, qx, qy))
+
+    def spectra(self, atoms: Atoms, t: int, view: F64, offset_px: F64, defocus_um: F64) -> C128:
+        """(particles, box, box // 2 + 1) contrast of particles seen in tilt t, odd aberrations and damping included."""
+        envelope = self.strength * damping(self.series, t, self.q2)
+        if self.exposure.ewald:
+            curved = self._curved(atoms, t, view, offset_px, defocus_um)
+            return np.asarray(curved * self._shape(envelope if self._odd is None else envelope * self._odd))
+        sharp = projection_spectra(
+            atoms, view, offset_px, self.box_px, self.exposure.pixel_A, _unless_identity(self.series)
+        )
+        transfer = _transfer(self.terms, t, defocus_um) * envelope
+        return np.asarray(sharp * self._shape(transfer if self._odd is None else transfer * self._odd))
+
+    def _curved(self, atoms: Atoms, t: int, view: F64, offset_px: F64, defocus_um: F64) -> C128:
+        """Slab by slab: a slab at height z has the underfocus of the particle plus z, whichever way z points."""
+        up = -self.exposure.ewald if self.series.are_angles_inverted else self.exposure.ewald
+        pixel_A, stretch = self.exposure.pixel_A, _unless_identity(self.series)
+        # pi lambda z q^2 at Nyquist, z half a slab
+        thickness_A = 2 * _SLAB_RAD / (np.pi * self.series.optics.wavelength_A) * (2 * pixel_A) ** 2
+        out = np.empty((len(view), self.box_px, self.box_px // 2 + 1), np.complex128)
+        for i in range(len(view)):
+            slabs, height_A = slab_spectra(atoms, view[i], offset_px[i], self.box_px, pixel_A, thickness_A, stretch)
+            transfer = _transfer(self.terms, t, defocus_um[i] + up * height_A / A_PER_UM)
+            out[i] = (slabs * self._shape(transfer)).sum(0)
+        return out
+
+    @property
+    def strength(self) -> float:
+        return 2 * interaction_constant(self.series.optics.voltage_kV) * self.exposure.contrast
+
+    @property
+    def _odd(self) -> C128 | None:
+        return np.exp(-2j * np.pi * self.terms.odd) if self.terms.odd.any() else None
+
+    def _shape(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape(*values.shape[:-1], self.box_px, self.box_px // 2 + 1)
+
+
+def _unless_identity(series: TiltSeries) -> F64 | None:
+    m = series.optics.magnification
+    return None if np.array_equal(m, np.eye(2)) else m
 
 
 def damping(series: TiltSeries, t: int, q2: F64) -> F64:
@@ -166,16 +212,17 @@ def _add_box(image: F64, box: F64, x: int, y: int) -> None:
 
 def solvent_contrast(series: TiltSeries, t: int, exposure: Exposure, rng: np.random.Generator) -> F64:
     """(height, width) contrast of the ice in tilt t: white noise through the CTF at mean defocus, new in every tilt."""
-    shape, o, n = image_shape(series, exposure.pixel_A), series.optics, series.n_tilts
-    qx, qy = np.meshgrid(fft.rfftfreq(shape[1], exposure.pixel_A), fft.fftfreq(shape[0], exposure.pixel_A))
+    shape = image_shape(series, exposure.pixel_A)
+    frequencies = fft.rfftfreq(shape[1], exposure.pixel_A), fft.fftfreq(shape[0], exposure.pixel_A)
+    qx, qy = (a.ravel() for a in np.meshgrid(*frequencies))
     middle = np.array([0.5])
-    defocus = float(grid_at(o.defocus_um, middle, middle, series.tilt_position[t : t + 1])[0])
-    delta, angle, phase = (
-        float(per_tilt(g.values, n)[t]) for g in (o.defocus_delta_um, o.defocus_angle_deg, o.phase_shift_pi)
-    )
-    transfer = ctf(o, qx, qy, defocus, delta, angle, phase) * damping(series, t, qx**2 + qy**2)
+    defocus_um = grid_at(series.optics.defocus_um, middle, middle, series.tilt_position[t : t + 1])
+    terms = ctf_terms(series, qx, qy)
+    transfer = _transfer(terms, t, defocus_um)[0] * damping(series, t, qx**2 + qy**2)
+    if terms.odd.any():
+        transfer = transfer * np.exp(-2j * np.pi * terms.odd)
     white = exposure.solvent_rms * rng.standard_normal(shape)
-    return np.asarray(fft.irfft2(fft.rfft2(white) * transfer, s=shape))
+    return np.asarray(fft.irfft2(fft.rfft2(white) * transfer.reshape(shape[0], -1), s=shape))
 
 
 def counts(contrast: F64, exposure: Exposure, rng: np.random.Generator) -> F32:
@@ -185,15 +232,29 @@ def counts(contrast: F64, exposure: Exposure, rng: np.random.Generator) -> F32:
 
 
 def tilt_images(
-    series: TiltSeries, particles: Particles, atoms: Atoms, exposure: Exposure, seed: int, index: int = 0
+    series: TiltSeries,
+    specimen: Sequence[tuple[Particles, Atoms]],
+    exposure: Exposure,
+    seed: int,
+    index: int = 0,
+    spoiled: Spoiled | None = None,
 ) -> Iterator[F32]:
     """(height, width) float32 averages, one per tilt in file order; ``index`` is the series' place in its project.
 
-    Every image has streams of random numbers of its own: it does not depend on which others are made, or when.
+    specimen: the particles of every species with their atoms. Every image has streams of random numbers of its own: it
+    does not depend on which others are made, or when.
     """
-    for t, contrast in enumerate(contrast_images(series, particles, atoms, exposure)):
+    shape, spoiled = image_shape(series, exposure.pixel_A), spoiled or Spoiled()
+    species = [contrast_images(series, particles, atoms, exposure) for particles, atoms in specimen]
+    for t, contrasts in enumerate(zip(*species, strict=True)):
+        contrast = sum(contrasts[1:], contrasts[0])
         if exposure.solvent_rms > 0 and not exposure.noise_only:
             contrast = contrast + solvent_contrast(series, t, exposure, _stream(seed, index, t, _SOLVENT))
+        if t in spoiled.blocked:
+            contrast = np.full(shape, 1.0 - _THROUGH_A_BAR)
+        for bead in spoiled.beads:
+            if bead.tilt == t:
+                contrast = np.maximum(contrast, bead_contrast(bead, shape, exposure.pixel_A))
         yield counts(contrast, exposure, _stream(seed, index, t, _SHOT))
 
 

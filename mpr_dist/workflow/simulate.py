@@ -103,7 +103,7 @@ def simulate_project(out: Path, settings: SimulateSettings, progress: Progress |
     _write_truth(made)
     total = settings.n_series * settings.n_tilts
     for index, (name, series) in enumerate(made.true_series.items()):
-        images = tilt_images(series, made.true_particles[name], made.atoms, exposure, settings.seed, index)
+        images = tilt_images(series, [(made.true_particles[name], made.atoms)], exposure, settings.seed, index)
         for t, image in enumerate(images):
             write_average(made.files.average(name, t), image, settings.pixel_A)
             report("tilt images", index * settings.n_tilts + t + 1, total)

@@ -11,6 +11,7 @@ from mpr_dist.errors import InputError
 from mpr_dist.imaging import simulate as sim
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.phantom import Atoms, density, octahedral_phantom
+from mpr_dist.imaging.project_atoms import projections
 from mpr_dist.maths.rotations import euler_to_matrix
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.pose import Particles
@@ -52,7 +53,7 @@ POINT = Atoms(np.zeros((1, 3)), np.array([1000.0]), 4.0)
 def test_projection_is_the_sum_of_the_map():
     """Along z, the projection equals the z-sum of the map: both are limited to one band (float32 voxels apart)."""
     atoms = octahedral_phantom(5)
-    image = sim.projections(atoms, np.eye(3)[None], np.zeros((1, 2)), 64, 2.5)[0]
+    image = projections(atoms, np.eye(3)[None], np.zeros((1, 2)), 64, 2.5)[0]
     summed = density(atoms, 64, 2.5).sum(axis=0, dtype=np.float64) * 2.5
     np.testing.assert_allclose(image, summed, atol=3e-6 * image.max())
 
@@ -63,14 +64,14 @@ def test_projection_turns_by_the_view():
     atoms = Atoms(rng.normal(0, 20, (40, 3)), rng.uniform(50, 100, 40), 2.0)
     view = euler_to_matrix([20.0, 40.0, 60.0])
     turned = Atoms(atoms.position_A @ view.T, atoms.weight, atoms.sigma_A)
-    a = sim.projections(atoms, view[None], np.zeros((1, 2)), 80, PIXEL_A)
-    b = sim.projections(turned, np.eye(3)[None], np.zeros((1, 2)), 80, PIXEL_A)
+    a = projections(atoms, view[None], np.zeros((1, 2)), 80, PIXEL_A)
+    b = projections(turned, np.eye(3)[None], np.zeros((1, 2)), 80, PIXEL_A)
     np.testing.assert_allclose(a, b, atol=1e-6 * b.max())  # the tails beyond 6 sigma
 
 
 def test_projection_moves_by_the_offset():
     """An offset moves the centre of mass by as much, x along columns and y along rows."""
-    image = sim.projections(POINT, np.eye(3)[None], np.array([[0.3, -0.45]]), 48, PIXEL_A)[0]
+    image = projections(POINT, np.eye(3)[None], np.array([[0.3, -0.45]]), 48, PIXEL_A)[0]
     y, x = np.indices(image.shape)
     # the blob's transform at Nyquist, where it is cut, is 1.5e-4
     np.testing.assert_allclose([(image * x).sum(), (image * y).sum()] / image.sum(), [24.3, 23.55], atol=2e-4)
@@ -79,7 +80,7 @@ def test_projection_moves_by_the_offset():
 def test_projection_does_not_depend_on_the_box():
     """A larger box shows the same picture: the cut at Nyquist rings, but its rings are those of the same function."""
     atoms = octahedral_phantom(5)
-    small, large = (sim.projections(atoms, np.eye(3)[None], np.zeros((1, 2)), n, 4.0)[0] for n in (64, 128))
+    small, large = (projections(atoms, np.eye(3)[None], np.zeros((1, 2)), n, 4.0)[0] for n in (64, 128))
     # between box sizes only the sampling of the sharp limit differs, which matters where its rings wrap round
     assert np.abs(large[32:96, 32:96] - small).std() < 0.01 * small.std()
 
@@ -87,7 +88,7 @@ def test_projection_does_not_depend_on_the_box():
 def test_small_box_is_refused():
     """A box that cannot hold the particle is an error."""
     with pytest.raises(InputError, match="too small"):
-        sim.projections(octahedral_phantom(5), np.eye(3)[None], np.zeros((1, 2)), 24, PIXEL_A)
+        projections(octahedral_phantom(5), np.eye(3)[None], np.zeros((1, 2)), 24, PIXEL_A)
 
 
 def test_particles_land_where_geometry_says(monkeypatch):
@@ -169,7 +170,7 @@ def test_protein_is_dark():
     x, y = np.rint(project(series, particles).xy_A[0, 0] / PIXEL_A).astype(int)
     atoms = Atoms(np.zeros((1, 3)), np.array([2e6]), 25.0)  # wide: only the positive low frequencies of the CTF
     exposure = sim.Exposure(PIXEL_A, dose_per_tilt=100.0)
-    (image,) = sim.tilt_images(series, particles, atoms, exposure, seed=1)
+    (image,) = sim.tilt_images(series, [(particles, atoms)], exposure, seed=1)
     assert image[y - 4 : y + 5, x - 4 : x + 5].mean() < 0.98 * exposure.electrons
 
 
@@ -177,7 +178,7 @@ def test_shot_noise_is_poisson():
     """Without particles the mean and the variance are the electrons per pixel, and counts are whole numbers."""
     exposure = sim.Exposure(PIXEL_A, dose_per_tilt=3.0, noise_only=True)
     series = a_series(size_px=256)
-    (image,) = sim.tilt_images(series, some_particles(series.volume_size_A / 2), POINT, exposure, seed=4)
+    (image,) = sim.tilt_images(series, [(some_particles(series.volume_size_A / 2), POINT)], exposure, seed=4)
     n = image.size
     assert image.mean() == pytest.approx(27.0, abs=5 * np.sqrt(27 / n))
     assert image.var() == pytest.approx(27.0, abs=5 * 27 * np.sqrt(2 / n))  # of a near-Gaussian variance
@@ -189,8 +190,8 @@ def test_images_do_not_depend_on_each_other():
     exposure = sim.Exposure(PIXEL_A)
     series = a_series((0.0, 0.0), (0.0, 3.0))
     nobody = some_particles(np.zeros((0, 3)))
-    one, two = (list(sim.tilt_images(series, nobody, POINT, exposure, 9, index)) for index in (0, 1))
-    again = list(sim.tilt_images(series, nobody, POINT, exposure, 9, 0))
+    one, two = (list(sim.tilt_images(series, [(nobody, POINT)], exposure, 9, index)) for index in (0, 1))
+    again = list(sim.tilt_images(series, [(nobody, POINT)], exposure, 9, 0))
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one[0], one[1])
     assert not np.array_equal(one[0], two[0])
