@@ -1,7 +1,7 @@
-"""A particle to simulate with: pseudo-atoms of a hollow octahedral cage of helix bundles, much like ferritin's.
+"""Particles to simulate with: pseudo-atoms of bundles of four helices, made from a seed; no real molecule is used.
 
-Twenty-four copies of a bundle of four helices form a rhombic dodecahedron: two bundles, antiparallel about the two-fold
-axis, cover each of its twelve faces. Everything is made from a seed; no structure of a real molecule is used.
+The octahedral one is a hollow cage, much like ferritin's: twenty-four bundles form a rhombic dodecahedron, two of them,
+antiparallel about the two-fold axis, on each of its twelve faces. Others have bundles at random places of a shell.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 from scipy import fft
+from scipy.spatial import cKDTree
 
-from mpr_dist.errors import InputError
+from mpr_dist.errors import InputError, MprError
 from mpr_dist.maths.kernels.gaussians import draw_map
 from mpr_dist.maths.rotations import exp_rotation
 from mpr_dist.maths.symmetry import rotations
@@ -26,6 +27,9 @@ _HALF_SPACING_A, _CROSSING_DEG = 4.9, 18.0
 _SHELL_A, _SIDE_A, _IN_FACE_DEG = 47.0, 13.0, 130.0
 # Net potential over the solvent: about half of the 120 V A^3 of a carbon atom is displaced water.
 _WEIGHT_PER_HEAVY_ATOM_VA3 = 75.0
+# Bundles at random places: no two blobs of neighbours come closer than van der Waals radii allow; the shell to place
+# them in grows a little with every attempt that fails.
+_RANDOM_SHELL_A, _GROWTH_A, _CONTACT_A = (15.0, 36.0), 0.01, 4.5
 _SIDE_CHAIN_SIZES = (0, 1, 1, 2, 3, 3, 4, 4, 4, 5, 5, 6, 7, 7, 8, 10)
 
 
@@ -63,6 +67,50 @@ def octahedral_phantom(seed: int = 0, sigma_A: float = 1.1) -> Atoms:
     return Atoms(copies, np.tile(weight, 24), sigma_A)
 
 
+def dihedral_phantom(seed: int = 0, sigma_A: float = 1.1) -> Atoms:
+    """Eight bundles with symmetry D2, outer radius 55 to 75 A."""
+    return _scattered(seed, "D2", 2, sigma_A)
+
+
+def asymmetric_phantom(seed: int = 0, sigma_A: float = 1.1) -> Atoms:
+    """Seven bundles without any symmetry, outer radius 55 to 75 A, centred on the mean of the weights."""
+    return _scattered(seed, "C1", 7, sigma_A)
+
+
+def _scattered(seed: int, symmetry: str, bundles: int, sigma_A: float) -> Atoms:
+    """Bundles of the asymmetric unit one after the other, each where it touches none, nor its own copies."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, bundles)))
+    operators = rotations(symmetry)
+    placed, weights = np.zeros((0, 3)), np.zeros(0)
+    for _ in range(bundles):
+        shape, weight = _bundle(rng)
+        shape = shape - shape.mean(0)
+        for attempt in range(10_000):
+            turn = exp_rotation(np.pi * rng.uniform(-1, 1, 3))
+            direction = rng.standard_normal(3)
+            radius = rng.uniform(_RANDOM_SHELL_A[0], _RANDOM_SHELL_A[1] + _GROWTH_A * attempt)
+            shift = radius * direction / np.linalg.norm(direction)
+            copies = np.einsum("rij,aj->rai", operators, shape @ turn.T + shift)
+            if _is_free(copies, placed):
+                break
+        else:
+            raise MprError(f"phantom: no room for {bundles} bundles of seed {seed}; take another seed")
+        placed = np.concatenate([placed, copies.reshape(-1, 3)])
+        weights = np.concatenate([weights, np.tile(weight, len(operators))])
+    if len(operators) == 1:
+        placed = placed - weights @ placed / weights.sum()
+    return Atoms(placed, weights, sigma_A)
+
+
+def _is_free(copies: F64, placed: F64) -> bool:
+    """Whether the first of the copies (operators, atoms, 3) touches neither the other copies nor what is placed."""
+    others = np.concatenate([copies[1:].reshape(-1, 3), placed])
+    if not len(others):
+        return True
+    distance, _ = cKDTree(others).query(copies[0], distance_upper_bound=_CONTACT_A)
+    return bool(np.isinf(distance).all())
+
+
 def _unit(rng: np.random.Generator) -> tuple[F64, F64]:
     """Positions and weights of one bundle, in place on the face around the two-fold axis (1, 1, 0)."""
     normal = np.array([1.0, 1.0, 0.0]) / np.sqrt(2)
@@ -71,9 +119,14 @@ def _unit(rng: np.random.Generator) -> tuple[F64, F64]:
     along = np.cos(turn) * long_axis + np.sin(turn) * short_axis
     # right-handed: along x side = normal, or the helices would become left-handed
     frame = np.stack([along, np.cross(normal, along), normal], 1)
+    position, weight = _bundle(rng)
+    return (position + np.array([0.0, _SIDE_A, _SHELL_A])) @ frame.T, weight
+
+
+def _bundle(rng: np.random.Generator) -> tuple[F64, F64]:
+    """Positions and weights of four helices and their loops, long axis along x."""
     parts = [_residues(trace, outward, rng) for trace, outward in _chain(rng)]
-    position = np.concatenate([p for p, _ in parts]) + np.array([0.0, _SIDE_A, _SHELL_A])
-    return position @ frame.T, np.concatenate([w for _, w in parts])
+    return np.concatenate([p for p, _ in parts]), np.concatenate([w for _, w in parts])
 
 
 def _chain(rng: np.random.Generator) -> list[tuple[F64, F64]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,10 @@ class WarpProject:
 
     def average(self, series: str, tilt: int) -> Path:
         return self.root / "warp_frameseries" / "average" / f"{series}_{tilt:03d}.mrc"
+
+    def mask(self, series: str, tilt: int) -> Path:
+        """Beside the averages, where Warp looks for it; most tilts have none."""
+        return self.root / "warp_frameseries" / "mask" / f"{series}_{tilt:03d}.tif"
 
     def averages(self, series: str, n_tilts: int) -> tuple[Path, ...]:
         return tuple(self.average(series, tilt) for tilt in range(n_tilts))
@@ -147,6 +152,7 @@ def write_skeleton(path: Path, series: TiltSeries, pixel_A: float) -> None:
 
 def _attributes(series: TiltSeries) -> dict[str, str]:
     w, columns = series.weights, series.optics.magnification.T.ravel()
+    rigid = {"MprRigidStage": "True"} if series.is_stage_rigid else {}
     return {
         "DataDirectory": "../tomostar",
         "AreAnglesInverted": str(series.are_angles_inverted),
@@ -161,6 +167,7 @@ def _attributes(series: TiltSeries) -> dict[str, str]:
         "UnselectFilter": "False",
         "UnselectManual": "",
         "CTFResolutionEstimate": "0",
+        **rigid,
     }
 
 
@@ -274,6 +281,22 @@ def write_average(path: Path, image: F32, pixel_A: float) -> None:
     header["map"], header["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
     header["nlabl"], header["label"][0] = 1, _LABEL
     write_atomically(path, [header.tobytes(), data.tobytes()])
+
+
+def write_mask(path: Path, dirt: np.ndarray) -> None:
+    """Write the mask of one image (height, width), 1 where there is no specimen, as an 8-bit TIFF; makes its folder.
+
+    Raises InputError when it cannot be written.
+    """
+    import tifffile
+
+    buffer = BytesIO()
+    tifffile.imwrite(buffer, np.ascontiguousarray(dirt, np.uint8), photometric="minisblack", metadata=None)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be made ({error.strerror}); choose another") from error
+    write_atomically(path, [buffer.getvalue()])
 
 
 def write_run_data(

@@ -1,128 +1,35 @@
-"""What a simulated project is made of, and its random part: geometry, particles, and the errors planted in them.
+"""The random part of a simulated project: geometry, and what is planted in every tilt series.
 
 Every random number has its own branch of one seed, so that settings which do not concern it do not change it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
-from mpr_dist.errors import InputError
-from mpr_dist.imaging.geometry import project_points
-from mpr_dist.maths.rotations import euler_to_matrix, exp_rotation, matrix_to_euler
+from mpr_dist.imaging.spoiled import Bead, Spoiled
 from mpr_dist.model.optics import Optics
-from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.model.warp import CubicGrid, DoseWeights, ImageWarp, StageAngles
+from mpr_dist.model.warp import CubicGrid, DoseWeights, ImageWarp, LinearGrid4, StageAngles, VolumeWarp
 from mpr_dist.storage.warp_project import WarpProject
-from mpr_dist.units import A_PER_UM, F64
+from mpr_dist.units import F64
+from mpr_dist.workflow.plant_optics import nominal_optics, planted_optics
+from mpr_dist.workflow.random_branches import (
+    DECIMALS,
+    SETUP,
+    STAGE,
+    TILTS,
+    VOLUME_WARP,
+    WARP,
+    WEIGHTS,
+    per_tilt,
+    random_branch,
+)
+from mpr_dist.workflow.simulate_settings import Plant, SimulateSettings
 
-# branches of the seed below (0, series); imaging/simulate.py draws from (1, series, ...)
-SETUP, WARP, STAGE, DEFOCUS, WEIGHTS, POSES, PERTURB, ORIGINS, HALF_MAPS = range(9)
-DECIMALS = 4  # of planted values: short enough that the text of a float32 in Warp's files keeps them exactly
-
-
-@dataclass(frozen=True)
-class Plant:
-    """Errors between what a project says and what happened; standard deviations, Gaussian.
-
-    Attributes:
-        image_warp: nodes (width, height) of the image warp per tilt.
-        warp_A: per axis, at zero dose and at the highest dose, linear between; correlated over nodes and tilts.
-        stage_angle_deg: per axis and tilt.
-        position_A, orientation_deg: per axis of every particle.
-        defocus_A: per tilt.
-        bfactor_spread, scale_spread: relative, about -4 dose (at most -3 dose) and about cos(tilt).
-    """
-
-    image_warp: tuple[int, int] = (4, 4)
-    warp_A: tuple[float, float] = (1.5, 4.0)
-    stage_angle_deg: float = 1.0
-    position_A: float = 3.0
-    orientation_deg: float = 2.0
-    defocus_A: float = 300.0
-    bfactor_spread: float = 0.1
-    scale_spread: float = 0.05
-
-    @staticmethod
-    def nothing() -> Plant:
-        """The project already holds the truth."""
-        return Plant((1, 1), (0.0, 0.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class SimulateSettings:
-    """One ``simulate`` command.
-
-    Attributes:
-        image_px: (width, height); the volume has the same x and y, and ``thickness_A`` in z.
-        box_px: of the maps.
-        defocus_um: mean underfocus; series differ by 0.2 um.
-        dose_per_tilt: e/A^2; the tilts are taken from 0 degrees outwards, alternating.
-        contrast, solvent_rms, noise_only: see ``imaging.simulate.Exposure``.
-    """
-
-    n_series: int = 2
-    particles_per_series: int = 30
-    n_tilts: int = 25
-    tilt_step_deg: float = 4.0
-    pixel_A: float = 2.5
-    image_px: tuple[int, int] = (512, 512)
-    thickness_A: float = 350.0
-    box_px: int = 72
-    voltage_kV: float = 300.0
-    cs_mm: float = 2.7
-    amplitude: float = 0.07
-    defocus_um: float = 2.0
-    dose_per_tilt: float = 3.0
-    contrast: float = 1.0
-    solvent_rms: float = 0.0
-    noise_only: bool = False
-    seed: int = 0
-    plant: Plant = field(default_factory=Plant)
-
-    def __post_init__(self) -> None:
-        if min(self.n_series, self.particles_per_series, self.n_tilts, *self.image_px) < 1:
-            raise InputError("simulate: numbers of series, particles and tilts, and image sizes must be at least 1")
-        if self.seed < 0:
-            raise InputError(f"simulate: the seed must be 0 or more, got {self.seed}")
-        if self.tilt_range_deg >= 80:
-            raise InputError(
-                f"simulate: {self.n_tilts} tilts of {self.tilt_step_deg:g} degrees reach {self.tilt_range_deg:g}; "
-                "the limit is 80: use fewer or smaller steps"
-            )
-
-    @property
-    def tilt_range_deg(self) -> float:
-        """Largest tilt; the series goes from plus to minus this."""
-        return 0.5 * (self.n_tilts - 1) * self.tilt_step_deg
-
-    @staticmethod
-    def demo() -> SimulateSettings:
-        """Enough for a refinement that can be watched: two series, about twenty seconds to make on two cores."""
-        return SimulateSettings()
-
-    @staticmethod
-    def fixture() -> SimulateSettings:
-        """The smallest project in which everything happens: one series of eight particles, made in a second or two."""
-        return SimulateSettings(
-            n_series=1,
-            particles_per_series=8,
-            n_tilts=7,
-            tilt_step_deg=10.0,
-            pixel_A=4.0,
-            image_px=(208, 192),
-            box_px=40,
-            defocus_um=1.5,
-            contrast=3.0,
-            plant=Plant(image_warp=(2, 2)),
-        )
-
-
-def random_branch(s: SimulateSettings, index: int, purpose: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(s.seed, spawn_key=(0, index, purpose)))
+_BEAD_A = 50.0, 100.0  # radii of gold of 10 to 20 nm
 
 
 def _dose_symmetric(n: int, dose_per_tilt: float) -> F64:
@@ -136,19 +43,20 @@ def _dose_symmetric(n: int, dose_per_tilt: float) -> F64:
 
 def true_series(files: WarpProject, name: str, index: int, s: SimulateSettings) -> TiltSeries:
     n, rng = s.n_tilts, random_branch(s, index, SETUP)
-    everything = np.ones(n, bool)
     image_A = np.array(s.image_px) * s.pixel_A
     angle = np.round(s.tilt_range_deg - s.tilt_step_deg * np.arange(n), DECIMALS)
     dose = _dose_symmetric(n, s.dose_per_tilt)
+    in_use = np.ones(n, bool)
+    in_use[spoiled_tilts(dose, s, index)[0]] = False
     defocus = s.defocus_um + 0.2 * rng.standard_normal() + 0.02 * rng.standard_normal(n)
     optics = Optics(
         s.voltage_kV,
         s.cs_mm,
         s.amplitude,
-        _per_tilt(defocus),
-        _per_tilt(np.full(n, rng.uniform(0.01, 0.05))),
-        _per_tilt(np.full(n, rng.uniform(0, 180))),
-        _per_tilt(np.zeros(n)),
+        per_tilt(defocus),
+        per_tilt(np.full(n, rng.uniform(0.01, 0.05))),
+        per_tilt(np.full(n, rng.uniform(0, 180))),
+        per_tilt(np.zeros(n)),
     )
     return TiltSeries(
         name=name,
@@ -156,20 +64,19 @@ def true_series(files: WarpProject, name: str, index: int, s: SimulateSettings) 
         dose=dose,
         axis_angle_deg=np.full(n, np.round(-85 + rng.standard_normal(), DECIMALS)),
         axis_offset_A=np.round(10.0 * rng.standard_normal((n, 2)), DECIMALS),
-        use_tilt=everything,
-        active=everything,
+        use_tilt=in_use,
+        active=in_use,
         image_size_A=image_A,
         volume_size_A=np.array([*image_A, np.round(s.thickness_A / s.pixel_A) * s.pixel_A]),
         image_paths=files.averages(name, n),
-        optics=optics,
+        are_angles_inverted=s.are_angles_inverted,
+        is_stage_rigid=s.plant.rigid_stage,
+        optics=planted_optics(optics, n, s, index),
         image_warp=_image_warp(dose, s.plant, random_branch(s, index, WARP)),
+        volume_warp=_volume_warp(s.plant, random_branch(s, index, VOLUME_WARP)),
         stage_angles=_stage_angles(n, s.plant, random_branch(s, index, STAGE)),
         weights=_weights(angle, dose, s.plant, random_branch(s, index, WEIGHTS)),
     )
-
-
-def _per_tilt(values: F64) -> CubicGrid:
-    return CubicGrid.per_tilt(np.round(values, DECIMALS))
 
 
 def _image_warp(dose: F64, plant: Plant, rng: np.random.Generator) -> ImageWarp:
@@ -193,8 +100,40 @@ def _blur(n: int, length: float) -> F64:
     return np.asarray(rows / np.sqrt((rows**2).sum(1, keepdims=True)))
 
 
+def _volume_warp(plant: Plant, rng: np.random.Generator) -> VolumeWarp:
+    """Independent nodes in space, smooth along the dose; nothing has moved at the first exposure."""
+    if plant.volume_warp is None:
+        return VolumeWarp()
+    width, height, depth, duration = plant.volume_warp
+    white = rng.standard_normal((3, duration - 1, depth, height, width))
+    smooth = np.einsum("at,itzyx->iazyx", _blur(duration - 1, 1.0), white)
+    values = np.zeros((3, duration, depth, height, width))
+    values[:, 1:] = np.round(plant.volume_warp_A * smooth, DECIMALS)
+    return VolumeWarp(*(LinearGrid4(axis) for axis in values))
+
+
+def spoiled_tilts(dose: F64, s: SimulateSettings, index: int) -> tuple[list[int], list[int]]:
+    """Tilts to deselect, and tilts with beads; never the first exposure."""
+    later = np.flatnonzero(dose > dose.min())
+    order = random_branch(s, index, TILTS).permutation(later).tolist()
+    first = s.plant.deselected_tilts
+    return order[:first], order[first : first + s.plant.bead_tilts]
+
+
+def spoiled(series: TiltSeries, s: SimulateSettings, index: int) -> Spoiled:
+    """Bars and beads of one series; beads lie at least two radii inside the image."""
+    blocked, dirty = spoiled_tilts(series.dose, s, index)
+    rng = random_branch(s, index, TILTS, 1)
+    beads = []
+    for tilt in dirty:
+        radius = float(np.round(rng.uniform(*_BEAD_A), DECIMALS))
+        place = 2 * radius + (series.image_size_A - 4 * radius) * rng.uniform(0, 1, 2)
+        beads.append(Bead(tilt, np.round(place, DECIMALS), radius))
+    return Spoiled(tuple(beads), tuple(blocked))
+
+
 def _stage_angles(n: int, plant: Plant, rng: np.random.Generator) -> StageAngles:
-    return StageAngles(*(_per_tilt(plant.stage_angle_deg * rng.standard_normal(n)) for _ in range(3)))
+    return StageAngles(*(per_tilt(plant.stage_angle_deg * rng.standard_normal(n)) for _ in range(3)))
 
 
 def _weights(angle: F64, dose: F64, plant: Plant, rng: np.random.Generator) -> DoseWeights:
@@ -202,54 +141,16 @@ def _weights(angle: F64, dose: F64, plant: Plant, rng: np.random.Generator) -> D
     # Warp refuses to believe in less than -3 dose: what is planted must be representable
     bfactor = np.minimum(-4.0 * dose * (1 + spread), -3.1 * dose)
     scale = np.cos(np.deg2rad(angle)) * np.exp(plant.scale_spread * rng.standard_normal(len(dose)))
-    return DoseWeights(bfactor=_per_tilt(bfactor), weight=_per_tilt(scale))
-
-
-def place_particles(
-    series: TiltSeries, first_row: int, diameter_A: float, s: SimulateSettings, index: int
-) -> Particles:
-    """Random places inside every tilt image and the volume, no two closer than a diameter; random orientations."""
-    rng, n = random_branch(s, index, POSES), s.particles_per_series
-    # room for the planted errors, so that nominal and true positions both lie inside
-    margin = diameter_A / 2 + 4 * s.plant.position_A + 3 * max(s.plant.warp_A)
-    low = np.minimum(diameter_A / 2 + 4 * s.plant.position_A, series.volume_size_A / 2)
-    found = np.zeros((0, 3))
-    for _ in range(200):
-        candidates = rng.uniform(low, series.volume_size_A - low, (256, 3))
-        xy = project_points(series, candidates).xy_A
-        inside = ((xy > margin) & (xy < series.image_size_A - margin)).all((1, 2))
-        for candidate in candidates[inside]:
-            if len(found) < n and (np.linalg.norm(found - candidate, axis=1) > 1.02 * diameter_A).all():
-                found = np.concatenate([found, candidate[None]])
-        if len(found) == n:
-            break
-    else:
-        raise InputError(
-            f"simulate: only {len(found)} of {n} particles of {diameter_A:g} A fit; use larger images or fewer"
-        )
-    angles = np.stack([*rng.uniform(-180, 180, (2, n)), np.rad2deg(np.arccos(rng.uniform(-1, 1, n)))], 1)[:, [0, 2, 1]]
-    half = 1 + rng.permutation(np.arange(n) % 2)
-    return Particles(
-        np.round(found, DECIMALS), np.round(angles, DECIMALS), half.astype(np.int8), first_row + np.arange(n)
-    )
+    return DoseWeights(bfactor=per_tilt(bfactor), weight=per_tilt(scale))
 
 
 def nominal_series(true: TiltSeries, s: SimulateSettings, index: int) -> TiltSeries:
-    """What alignment and CTF estimation would have left: no warp, no stage angles, no weights, defocus a little off."""
-    error = s.plant.defocus_A / A_PER_UM * random_branch(s, index, DEFOCUS).standard_normal(true.n_tilts)
-    defocus = _per_tilt(true.optics.defocus_um.values.ravel() + error)
+    """What alignment and CTF estimation would have left: no warp, no stage angles, no weights, optics a little off."""
     return replace(
         true,
-        optics=replace(true.optics, defocus_um=defocus),
+        optics=nominal_optics(true.optics, true.n_tilts, s, index),
         image_warp=ImageWarp(),
+        volume_warp=VolumeWarp(),
         stage_angles=StageAngles(),
         weights=DoseWeights(),
     )
-
-
-def perturb(true: Particles, s: SimulateSettings, index: int) -> Particles:
-    rng, n = random_branch(s, index, PERTURB), len(true)
-    turn = np.deg2rad(s.plant.orientation_deg) * rng.standard_normal((n, 3))
-    angles = matrix_to_euler(euler_to_matrix(true.angles_deg) @ exp_rotation(turn)[:, None])
-    position = true.position_A + s.plant.position_A * rng.standard_normal((n, 1, 3))
-    return replace(true, position_A=np.round(position, DECIMALS), angles_deg=np.round(angles, DECIMALS))

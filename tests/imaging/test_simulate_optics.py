@@ -146,7 +146,7 @@ def test_spherical_aberration_is_that_of_the_series():
     """Another Cs is another image: the ratio of the transforms is that of the two CTFs."""
     atoms = Atoms(np.zeros((1, 3)), np.array([1000.0]), 1.0)
     lines = []
-    for cs_mm in (2.7, 3.0):
+    for cs_mm in (2.7, 6.0):
         optics = Optics(defocus_um=FOCUS, cs_mm=cs_mm)
         series = a_series(optics=optics, size_px=512)
         defocus_A = 1e4 * project(series, some_particles(series.volume_size_A / 2)).defocus_um[0, 0]
@@ -156,16 +156,17 @@ def test_spherical_aberration_is_that_of_the_series():
         expected = -np.sin(gamma - np.arcsin(0.07)) * np.exp(-2 * (np.pi * q) ** 2)
         inner = q < 0.85 * 0.5 / PIXEL_A
         scale = 2 * sim.interaction_constant(300.0) * 1000.0
-        np.testing.assert_allclose(line[inner] / scale, expected[inner], atol=0.01)
+        # the sharp limit at Nyquist rings beyond the box
+        np.testing.assert_allclose(line[inner] / scale, expected[inner], atol=0.02)
         lines.append(line[inner] / scale)
-    assert np.abs(lines[0] - lines[1]).max() > 0.02
+    assert np.abs(lines[0] - lines[1]).max() > 0.05
 
 
 @pytest.mark.parametrize(("inverted", "ewald"), [(False, 1), (True, 1), (False, -1)])
 @pytest.mark.parametrize("stretch", [np.eye(2), STRETCH])
 def test_slabs_are_the_curved_ewald_sphere(inverted, ewald, stretch):
     """Slabs with CTFs of their own heights give (i/2) (exp(i gamma) F(q, +z) - exp(-i gamma) F(q, -z))."""
-    optics = Optics(100.0, 2.7, 0.07, FOCUS, magnification=stretch)  # slow electrons: a strong curvature
+    optics = Optics(20.0, 2.7, 0.07, FOCUS, magnification=stretch)  # slow electrons: a strong curvature
     series = a_series((15.0,), optics=optics, size_px=256, are_angles_inverted=inverted)
     particles, atoms = some_particles(series.volume_size_A / 2), a_cloud()
     found = centred_transform(image_of(series, atoms, ewald=ewald), series)
@@ -178,7 +179,7 @@ def test_slabs_are_the_curved_ewald_sphere(inverted, ewald, stretch):
     gamma += np.pi / 2 * 2.7e7 * lam**3 * q2**2 - np.arcsin(0.07)
     height = ewald * ewald_height(series, q2)
     up, down = (transform_of_atoms(atoms, view, np.stack([*(stretch @ q), s * height], 1)) for s in (1, -1))
-    strength = 2 * sim.interaction_constant(100.0) * np.cos(np.deg2rad(15.0))  # the scale of a tilt that nobody fitted
+    strength = 2 * sim.interaction_constant(20.0) * np.cos(np.deg2rad(15.0))  # the scale of a tilt that nobody fitted
     expected = strength * 0.5j * (np.exp(1j * gamma) * up - np.exp(-1j * gamma) * down)
 
     wrong = strength * 0.5j * (np.exp(1j * gamma) * down - np.exp(-1j * gamma) * up)

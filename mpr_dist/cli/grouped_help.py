@@ -1,0 +1,24 @@
+"""Help of a command with many options, in groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+
+class GroupedHelp(TyperCommand):
+    """Lists options under the ``rich_help_panel`` that they name; those without one come first."""
+
+    # typer carries a click of its own in newer versions: its types cannot be named for all of them
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, group by group, in the order in which groups first appear."""
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and param.param_type_name == "option":
+                groups.setdefault(getattr(param, "rich_help_panel", None) or "Options", []).append(record)
+        for name, records in groups.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
