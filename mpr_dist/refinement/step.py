@@ -14,9 +14,11 @@ from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
+from mpr_dist.refinement.gauge import Direction, directions
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation, Occam, SpeciesData, evaluate, occam_at, products
 from mpr_dist.refinement.priors import Precision, precision
+from mpr_dist.refinement.search import search_defocus, widened
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas, sigmas
 from mpr_dist.units import F64
@@ -43,6 +45,7 @@ class SeriesResult:
     passes: over the images of the series, those of the scores and standard deviations included.
     objective: log-likelihood before and after.
     own_half, cross_half: scores (standard deviations above noise) before and after.
+    directions: in which classes undo each other, and what the images say about them.
     found: False when the images do not agree with the reference and the series was left as it came.
     """
 
@@ -53,6 +56,7 @@ class SeriesResult:
     own_half: tuple[float, float]
     cross_half: tuple[float, float]
     found: bool
+    directions: tuple[Direction, ...] = ()
 
 
 def refine_series(
@@ -62,8 +66,14 @@ def refine_series(
     imported_particles: tuple[Particles, ...],
     data: tuple[SpeciesData, ...],
     settings: RefineSettings,
+    *,
+    is_first: bool = True,
 ) -> SeriesResult:
-    """Refine one series from its current values, with priors around the imported ones."""
+    """Refine one series from its current values, with priors around the imported ones.
+
+    is_first: of the iterations of a run; only then the defocus is searched, if that was asked for.
+    """
+    priors = widened(settings.priors) if settings.defocus_search else settings.priors
     if settings.rigid_stage:
         series, imported = (replace(each, is_stage_rigid=True) for each in (series, imported))
     if settings.temporal_samples:
@@ -73,12 +83,15 @@ def refine_series(
         layout.shaped(State(one, poses, np.log(np.maximum(tilt_scales(one), 1e-6))))
         for one, poses in ((series, particles), (imported, imported_particles))
     )
-    weights = np.exp(state.log_scale)
+    weights, searched = np.exp(state.log_scale), 0
+    if settings.defocus_search and is_first:
+        state, searched = search_defocus(state, data, priors)
     own, cross = score(state, data, weights), score(state, data, weights, cross_half=True)
     if min(own.significance - SIGNIFICANT, cross.significance - CROSS_SIGNIFICANT) < 0 or own.amplitude <= 0:
-        return SeriesResult(state, None, 2, (0.0, 0.0), (own.significance,) * 2, (cross.significance,) * 2, found=False)
+        scores = (own.significance,) * 2, (cross.significance,) * 2
+        return SeriesResult(state, None, 2 + searched, (0.0, 0.0), *scores, found=False)
     state = replace(state, log_scale=state.log_scale + np.log(own.amplitude))
-    problem = Problem(origin, layout, precision(layout, origin.series, particles, settings.priors), data)
+    problem = Problem(origin, layout, precision(layout, origin.series, particles, priors), data)
     end, first, last, passes = _settle(state, problem, settings)
     # amplitudes as they were, so that only the geometry and the defocus can change the score
     moved = replace(end, series=replace(end.series, weights=state.series.weights))
@@ -87,11 +100,12 @@ def refine_series(
     return SeriesResult(
         _damped(end, imported),
         sigmas(last, other, layout, problem.prior, series, particles),
-        passes + OTHER_PASSES,
+        passes + OTHER_PASSES + searched,
         (first.likelihood, last.likelihood),
         (own.significance, own_end.significance),
         (cross.significance, cross_end.significance),
         found=True,
+        directions=directions(last, layout, problem.prior, end),
     )
 
 

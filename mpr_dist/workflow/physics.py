@@ -94,6 +94,7 @@ def _refine(job: science.SeriesJob) -> None:
             tuple(imported.particles[name] for name in names),
             data,
             settings,
+            is_first=job.context.is_first,
         )
         after = _found(previous, result, names) if result.found else _not_found(previous, data, names)
         seconds["refine"] = time.monotonic() - start - seconds["load"]

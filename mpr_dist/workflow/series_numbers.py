@@ -58,6 +58,7 @@ def series_numbers(
     }
     if result.sigmas is not None:
         details |= _sigma_details(result.sigmas, series.n_tilts)
+    details["directions"] = {each.name: _number(each.determined) for each in result.directions}
     numbers = {"passes": result.passes, "score": result.own_half[1], "cross_score": result.cross_half[1]}
     return {key: _number(value) for key, value in numbers.items()} | {DETAILS: details}
 

@@ -37,7 +37,7 @@ class StageAnglesClass(PerTilt):
         return state.with_series(stage_angles=StageAngles(*(CubicGrid.per_tilt(column) for column in columns)))
 
     def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        axes = self._axes(at.series, t)
+        axes = self.axes(at.series, t)
         turn = np.arange(TURN.start, TURN.stop)
         if not at.series.is_stage_rigid:
             return Local(turn, axes[None])
@@ -47,7 +47,7 @@ class StageAnglesClass(PerTilt):
         both = np.concatenate([moved, np.broadcast_to(axes, moved.shape)], axis=1)
         return Local(np.r_[place, turn], both)
 
-    def _axes(self, series: TiltSeries, t: int) -> F64:
+    def axes(self, series: TiltSeries, t: int) -> F64:
         """(3, 3): columns are the rotation vectors (rad) of a degree of the x, y and z angle."""
         _, ay, az = (g.values.reshape(-1)[t] for g in stage_grids(series))
         rz = rotation_z(az)
