@@ -79,7 +79,7 @@ def ctf(optics: Optics, qx: F64, qy: F64, defocus_um: float, delta_um: float, an
 
 
 def tilt_bfactors_A2(series: TiltSeries) -> F64:
-    """(tilts,) B-factors: -4 dose, or the fitted ones as they are stored.
+    """(tilts,) B-factors: -4 dose, or the fitted ones as they are stored; without that of the series.
 
     M damps by at least -3 dose whatever was fitted; a fit with a prior and an error bar needs no such clamp.
     """
@@ -88,11 +88,55 @@ def tilt_bfactors_A2(series: TiltSeries) -> F64:
 
 
 def tilt_scales(series: TiltSeries) -> F64:
-    """(tilts,) amplitude scales: cos(tilt), or the fitted ones times the series' weight."""
+    """(tilts,) amplitude scales: cos(tilt), or the fitted ones; times the series' weight."""
     w = series.weights
-    if w.weight.is_trivial:
-        return np.cos(np.deg2rad(series.angle_deg))
-    return _at_centre(series, w.weight) * w.series_weight
+    scale = np.cos(np.deg2rad(series.angle_deg)) if w.weight.is_trivial else _at_centre(series, w.weight)
+    return scale * w.series_weight
+
+
+def envelope(series: TiltSeries, qx: F64, qy: F64) -> F64:
+    """(tilts, samples) damping at frequencies qx, qy (samples,) in 1/A, at amplitude scale 1.
+
+    exp((B + delta cos 2 (theta - angle)) q^2 / 4): per tilt, and the B-factor of the series for all.
+    """
+    q2, theta = qx**2 + qy**2, np.arctan2(qy, qx)
+    b = tilt_bfactors_A2(series) + series.weights.series_bfactor
+    return np.asarray(np.exp(0.25 * q2 * (b[:, None] + _anisotropy_A2(series, theta))))
+
+
+def least_damped_A2(series: TiltSeries) -> F64:
+    """(tilts,) B-factor of every tilt in the direction in which it is damped least."""
+    w = series.weights
+    return np.asarray(tilt_bfactors_A2(series) + w.series_bfactor + np.abs(_at_centre(series, w.bfactor_delta)))
+
+
+def location_terms(series: TiltSeries, position_A: F64) -> tuple[F64, F64]:
+    """(points,) scale and B-factor (A^2) that belong to places in the volume, at positions (points, 3)."""
+    w, u = series.weights, np.asarray(position_A, np.float64) / series.volume_size_A
+    at = u[:, 0], u[:, 1], np.full(len(u), 0.5)
+    return grid_at(w.location_weight, *at), grid_at(w.location_bfactor, *at)
+
+
+def warp_damping(series: TiltSeries, position_A: F64, qx: F64, qy: F64) -> F64:
+    """(points, tilts, samples) scale and damping that Warp and M give to particles at positions (points, 3).
+
+    Everything counts: location grids, the clamp of fitted B-factors at -3 dose, deselected tilts at a ten thousandth,
+    weight and B-factor of the series. Refinement and reconstruction leave out the first three: ``tilt_scales`` and
+    ``envelope`` are what they use.
+    """
+    fitted = not series.weights.bfactor.is_trivial
+    clamp = np.minimum(-3.0 * series.dose - tilt_bfactors_A2(series), 0.0) if fitted else np.zeros(series.n_tilts)
+    scale, b = location_terms(series, position_A)
+    q2 = qx**2 + qy**2
+    tilts = (tilt_scales(series) * np.where(series.use_tilt, 1.0, 1e-4))[:, None] * envelope(series, qx, qy)
+    beyond = np.exp(0.25 * q2 * (b[:, None, None] + clamp[:, None]))
+    return np.asarray(scale[:, None, None] * tilts * beyond)
+
+
+def _anisotropy_A2(series: TiltSeries, theta: F64) -> F64:
+    """(tilts, samples) what the B-factors add at polar angles theta (samples,)."""
+    delta, angle = (_at_centre(series, g) for g in (series.weights.bfactor_delta, series.weights.bfactor_angle))
+    return np.asarray(delta[:, None] * np.cos(2 * (theta - np.deg2rad(angle)[:, None])))
 
 
 def _at_centre(series: TiltSeries, grid: CubicGrid) -> F64:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from mpr_dist.errors import SeriesError
-from mpr_dist.imaging.ctf import ctf_terms, delocalisation_A, ewald_height, sideband_overlap, tilt_bfactors_A2
+from mpr_dist.imaging.ctf import (
+    ctf_terms,
+    delocalisation_A,
+    envelope,
+    ewald_height,
+    least_damped_A2,
+    sideband_overlap,
+)
+from mpr_dist.imaging.dirt import LARGEST_SHARE, fill_masked, masked_share
 from mpr_dist.imaging.extract import extract_samples, prepare_tilt_image, ring_power
 from mpr_dist.imaging.geometry import contained, project
 from mpr_dist.imaging.samples import Samples, box_samples
@@ -18,7 +27,16 @@ from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.units import F32, F64, I64, Bool
 
-TiltReader = Callable[[int], tuple[F32, float]]
+
+class TiltImage(NamedTuple):
+    """The average of a tilt (height, width), its pixel (A), and where it is dirty (height, width), if anywhere."""
+
+    image: F32
+    pixel_A: float
+    mask: Bool | None = None
+
+
+TiltReader = Callable[[int], TiltImage | tuple[F32, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +44,8 @@ class ParticleImages:
     """Attributes:
     samples: which Fourier samples, of which box.
     values: (particles, tilts, samples, 2) float32, divided by the noise amplitude; zero where not active.
-    active: (particles, tilts) images that exist: contained in the tilt, and the tilt is in use.
+    active: (particles, tilts) images that exist: contained in the tilt, the tilt is in use, and at most half of the
+        disc of the particle is masked.
     xy_A: (particles, tilts, 2) the position to which the phases are referred.
     noise: (tilts, rings) float64 noise power before whitening.
     n_samples: (tilts,) leading samples worth using: the dose leaves nothing beyond.
@@ -65,8 +84,9 @@ def load_particle_images(
 ) -> ParticleImages:
     """Cut, transform and whiten the images of all particles up to spatial frequency q_max (1/A).
 
-    read_tilt(t) returns the average of tilt t (height, width) and its pixel size in A. Raises SeriesError when no
-    particle lies inside any tilt.
+    read_tilt(t) returns the average of tilt t (height, width), its pixel size in A, and its mask of dirt if it has
+    one: what is masked is filled with its surroundings. Raises SeriesError when no particle lies inside any tilt, or
+    all that do are masked.
     """
     samples = box_samples(working_box(series, species, q_max), species.pixel_size_A, q_max)
     xy_A = project(series, particles).xy_A
@@ -76,21 +96,34 @@ def load_particle_images(
     values = np.zeros((len(particles), series.n_tilts, len(samples.kx), 2), np.float32)
     noise = np.ones((series.n_tilts, samples.n_rings))
     for t in np.flatnonzero(active.any(0)):
-        image, pixel_A = read_tilt(int(t))
-        image, growth = prepare_tilt_image(image, pixel_A, species.pixel_size_A, 4 * species.diameter_A)
+        tilt = TiltImage(*read_tilt(int(t)))
+        image, active[:, t] = _without_dirt(tilt, xy_A[:, t], active[:, t], species.diameter_A)
+        if not active[:, t].any():
+            continue
+        image, growth = prepare_tilt_image(image, tilt.pixel_A, species.pixel_size_A, 4 * species.diameter_A)
         cut = extract_samples(image, xy_A[:, t] * growth / species.pixel_size_A, active[:, t], samples)
         noise[t] = np.maximum(ring_power(cut, active[:, t], samples), 1e-12)
         cut *= (1 / np.sqrt(noise[t]))[samples.ring].astype(np.float32)[:, None]
         values[:, t] = cut
+    if not active.any():
+        raise SeriesError(f"series {series.name}: all particles of {species.name} are masked in every tilt")
     if not np.isfinite(values).all():
         raise SeriesError(f"series {series.name}: an image of {species.name} holds NaN or infinite values")
     return ParticleImages(samples, values, active, xy_A, noise, sample_limits(series, samples, weight_threshold))
 
 
+def _without_dirt(tilt: TiltImage, xy_A: F64, active: Bool, diameter_A: float) -> tuple[F32, Bool]:
+    """The image with what is masked filled in, and which particles (particles,) still count."""
+    if tilt.mask is None:
+        return tilt.image, active
+    share = masked_share(tilt.mask, xy_A / tilt.pixel_A, active, diameter_A / tilt.pixel_A)
+    return fill_masked(tilt.image, tilt.mask, tilt.pixel_A), active & (share <= LARGEST_SHARE)
+
+
 def sample_limits(series: TiltSeries, samples: Samples, weight_threshold: float) -> I64:
     """(tilts,) leading samples inside the frequency where the dose envelope, relative to the best tilt, falls below
     the threshold (M's "relevant size")."""
-    b = tilt_bfactors_A2(series)
+    b = least_damped_A2(series)
     relative = np.maximum(b[series.active].max() - b, 1e-9) if series.active.any() else np.full(len(b), 1e-9)
     q = np.sqrt(-4 * np.log(weight_threshold) / relative)
     return np.asarray(samples.ring_end[samples.ring_of(q)], np.int64)
@@ -132,7 +165,6 @@ def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, 
         rows |= {EWALD: species.ewald * height * to_grid, OVERLAP: sideband_overlap(height, species.diameter_A)}
     for i, row in rows.items():
         tables[i] = row
-    envelope = np.exp(0.25 * tilt_bfactors_A2(series)[:, None] * q2)
-    amplitude = envelope / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px)
+    amplitude = envelope(series, s.qx, s.qy) / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px)
     fixed, astig, weight = (a.astype(np.float32) for a in (terms.fixed, terms.astig_A, amplitude))
     return KernelTables(tables, fixed, astig, weight, bool(species.ewald))

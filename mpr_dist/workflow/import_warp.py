@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import InputError, MprError, SeriesError
+from mpr_dist.imaging.dirt import check_field
 from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import population as storage
 from mpr_dist.storage.mrc import read_header
 from mpr_dist.storage.particle_columns import series_key
 from mpr_dist.storage.publish import publish_bytes
+from mpr_dist.storage.tiff import mask_path, read_mask
 from mpr_dist.storage.warp_settings import WarpSettings, find_series, find_unprocessed, read_settings
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.units import Bool
@@ -75,6 +77,7 @@ class _Candidate:
     rows: int
     image_px: tuple[int, int]
     pixel_A: float
+    masked: int = 0
     not_applied: tuple[str, ...] = ()
 
 
@@ -140,18 +143,26 @@ def _examine(xml: Path, settings: WarpSettings, request: SourceRequest) -> _Cand
         raise SeriesError("its XML has no <MoviePath>, which says where the images are")
     image_px, pixel_A = _image_header(series, active, settings)
     entry = SeriesEntry(xml.stem, xml.absolute(), tuple(active.tolist()))
-    return _Candidate(entry, series.n_tilts, image_px, pixel_A, tuple(_not_applied(series)))
+    masked = _masked_tilts(series, active, image_px)
+    return _Candidate(entry, series.n_tilts, image_px, pixel_A, masked, tuple(_not_applied(series)))
+
+
+def _masked_tilts(series: TiltSeries, active: Bool, image_px: tuple[int, int]) -> int:
+    """Number of active tilts with a mask of dirt; every mask is read, so that a bad one is told at once."""
+    paths = [mask_path(path) for path, use in zip(series.image_paths, active, strict=True) if use]
+    masks = [path for path in paths if path.exists()]
+    for path in masks:
+        height, width = read_mask(path).shape
+        try:
+            check_field(width, height, *image_px)
+        except SeriesError as error:
+            raise SeriesError(f"{path}: {error}") from error
+    return len(masks)
 
 
 def _not_applied(series: TiltSeries) -> Iterator[str]:
     """What the file holds about the images and this program keeps, but does not compute with."""
-    optics, weights = series.optics, series.weights
-    if not np.allclose(optics.magnification, np.eye(2), atol=1e-6):
-        yield "magnification"
-    if any(optics.zernike_odd) or any(optics.zernike_even):
-        yield "aberrations (Zernike)"
-    if weights.series_bfactor or weights.bfactor_delta.values.any():
-        yield "B-factor of the series or its anisotropy"
+    weights = series.weights
     if weights.location_bfactor.values.any() or (weights.location_weight.values != 1).any():
         yield "weights by location"
 
@@ -220,6 +231,9 @@ def _source(
     notes: tuple[str, ...] = ()
     if np.abs(exact - (x, y, z)).max() > 0.01:
         notes = (f"  tomograms of {' x '.join(f'{n:.2f}' for n in exact)} binned px were rounded to whole pixels",)
+    masked = [c.masked for c in kept if c.masked]
+    if masked:
+        notes += (f"  masks: {sum(masked)} tilts of {len(masked)} series have dirt masked, which is filled in",)
     ignored = Counter(what for c in kept for what in c.not_applied)
     notes += tuple(f"  {what}: in {n} of {len(kept)} XML files; kept there, NOT APPLIED" for what, n in ignored.items())
     series = tuple(c.entry for c in kept)

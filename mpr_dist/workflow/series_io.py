@@ -11,7 +11,8 @@ import numpy as np
 
 from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.ctf import tilt_scales
-from mpr_dist.imaging.particle_images import TiltReader
+from mpr_dist.imaging.dirt import scaled_mask
+from mpr_dist.imaging.particle_images import TiltImage, TiltReader
 from mpr_dist.model.population import SeriesFiles
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
@@ -21,8 +22,9 @@ from mpr_dist.refinement.uncertainty import Sigmas
 from mpr_dist.storage.mrc import read_header, read_image
 from mpr_dist.storage.poses import ROW, SPECIES, read_poses, write_poses
 from mpr_dist.storage.star import write_table
+from mpr_dist.storage.tiff import mask_path, read_mask
 from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
-from mpr_dist.units import F32, F64
+from mpr_dist.units import F32, F64, Bool
 from mpr_dist.workflow.science import SeriesJob
 
 if TYPE_CHECKING:
@@ -80,12 +82,12 @@ def _size_of_average(series: TiltSeries, pixel_A: float) -> F64:
 
 
 def tilt_reader(series: TiltSeries, pixel_A: float) -> TiltReader:
-    """Reads the average of a tilt and compares its size with what the series says.
+    """Reads the average of a tilt, compares its size with what the series says, and adds its mask if it has one.
 
-    The reader raises SeriesError for an image that is missing, damaged, or of another size.
+    The reader raises SeriesError for an image or a mask that is damaged or of another size, and for a missing image.
     """
 
-    def read(t: int) -> tuple[F32, float]:
+    def read(t: int) -> TiltImage:
         if not series.image_paths:
             raise SeriesError(f"series {series.name}: its XML has no <MoviePath>, so its images cannot be found")
         path = series.image_paths[t]
@@ -97,9 +99,20 @@ def tilt_reader(series: TiltSeries, pixel_A: float) -> TiltReader:
                 f"{path}: has {found[0]:.0f} x {found[1]:.0f} px, expected {expected[0]:.0f} x {expected[1]:.0f} px "
                 f"of {pixel_A:g} A; check the pixel size and binning in the settings of the source"
             )
-        return image, pixel_A
+        return TiltImage(image, pixel_A, _mask_of(path, image))
 
     return read
+
+
+def _mask_of(image_path: Path, image: F32) -> Bool | None:
+    path = mask_path(image_path)
+    if not path.exists():
+        return None
+    mask = read_mask(path)
+    try:
+        return scaled_mask(mask, (image.shape[0], image.shape[1]))
+    except SeriesError as error:
+        raise SeriesError(f"{path}: {error}") from error
 
 
 def with_scales(series: TiltSeries, scale: F64) -> TiltSeries:
