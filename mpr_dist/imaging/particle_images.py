@@ -150,7 +150,8 @@ class KernelTables:
 def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, grid_px: int) -> KernelTables:
     """Tables for a reference or an accumulator whose real-space box has grid_px pixels.
 
-    The weight carries box_px / (edge of the image box), so that amplitudes do not depend on the box that was cut.
+    The weight carries box_px / (edge of the image box), so that amplitudes do not depend on the box that was cut. It is
+    zero for samples that magnification or curvature take out of the grid; their coordinates stay at its edge.
     """
     s = images.samples
     terms = ctf_terms(series, s.qx, s.qy)
@@ -163,8 +164,20 @@ def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, 
     if species.ewald:
         height = ewald_height(series, q2)
         rows |= {EWALD: species.ewald * height * to_grid, OVERLAP: sideband_overlap(height, species.diameter_A)}
+    is_inside = _kept_inside(rows, grid_px / 2)
     for i, row in rows.items():
         tables[i] = row
-    amplitude = envelope(series, s.qx, s.qy) / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px)
+    amplitude = (
+        envelope(series, s.qx, s.qy) / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px) * is_inside
+    )
     fixed, astig, weight = (a.astype(np.float32) for a in (terms.fixed, terms.astig_A, amplitude))
     return KernelTables(tables, fixed, astig, weight, bool(species.ewald))
+
+
+def _kept_inside(rows: dict[int, F64], radius: float) -> Bool:
+    """(samples,) whether the place in the grid lies within a radius; those beyond are moved onto it (in place)."""
+    place = [row for row in (KX, KY, EWALD) if row in rows]
+    reach = np.sqrt(sum(rows[row] ** 2 for row in place))
+    for row in place:
+        rows[row] = rows[row] * np.minimum(1.0, radius / np.maximum(reach, 1e-9))
+    return np.asarray(reach <= radius)
