@@ -367,3 +367,52 @@ def test_a_bad_series_is_not_written(tmp_path: Path) -> None:
         write_tilt_series(tmp_path / "out.xml", template, read(series_file(tmp_path, n=4, name="TS_02.xml")))
     assert template.read_bytes() == before
     assert not (tmp_path / "out.xml").exists()
+
+
+def test_a_rigid_stage_is_remembered(tmp_path: Path) -> None:
+    """MprRigidStage is ours: absent means no, both values survive, and a file that never had it does not get it."""
+    bare = read(series_file(tmp_path))
+    assert bare.is_stage_rigid is False
+    write_tilt_series(tmp_path / "same.xml", tmp_path / "TS_01.xml", bare)
+    assert "MprRigidStage" not in (tmp_path / "same.xml").read_text("utf-8-sig")
+    write_tilt_series(tmp_path / "rigid.xml", tmp_path / "TS_01.xml", dataclasses.replace(bare, is_stage_rigid=True))
+    assert ET.parse(tmp_path / "rigid.xml").getroot().get("MprRigidStage") == "True"
+    rigid = read(tmp_path / "rigid.xml")
+    assert rigid.is_stage_rigid is True
+    write_tilt_series(tmp_path / "back.xml", tmp_path / "rigid.xml", dataclasses.replace(rigid, is_stage_rigid=False))
+    assert read(tmp_path / "back.xml").is_stage_rigid is False
+
+
+def test_aberrations_and_magnification_are_written_as_warp_writes_them(shared: Path, tmp_path: Path) -> None:
+    """One value changed in the refined series: the other texts stay; numbers joined by ; or by comma and blank."""
+    series = read(shared / REAL[1])
+    o = series.optics
+    m = o.magnification.copy()
+    m[0, 1] = 0.0051  # third in the text, which goes by columns
+    odd = (o.zernike_odd[0], -2.25, *o.zernike_odd[2:])
+    even = (*o.zernike_even[:3], 1e-7, *o.zernike_even[4:])
+    changed = dataclasses.replace(o, magnification=m, zernike_odd=odd, zernike_even=even)
+    write_tilt_series(tmp_path / "o.xml", shared / REAL[1], dataclasses.replace(series, optics=changed))
+    root = ET.parse(tmp_path / "o.xml").getroot()
+    assert root.get("MagnificationCorrection") == "1.0062196, 0.00422745, 0.0051, 1.0009562"
+    params = {p.get("Name"): p.get("Value") for p in root.iterfind("CTF/Param")}
+    expected = "3.4192607;-2.25;1.0511842;1.9012975;-6.1630774;-0.74032724;0;0;0;0;0;0"
+    assert params["ZernikeCoeffsOdd"] == expected
+    assert params["ZernikeCoeffsEven"].startswith("0.85632384;-0.025704637;-0.7790994;1")
+    back = read(tmp_path / "o.xml").optics
+    assert back.zernike_odd == odd
+    np.testing.assert_allclose(back.zernike_even, even, rtol=1e-7)
+    np.testing.assert_array_equal(back.magnification, m)
+    before = {p.get("Name"): p.get("Value") for p in ET.parse(shared / REAL[1]).getroot().iterfind("CTF/Param")}
+    assert {k for k in before if params[k] != before[k]} == {"ZernikeCoeffsOdd", "ZernikeCoeffsEven"}
+
+
+def test_a_series_without_aberrations_gets_them(shared: Path, tmp_path: Path) -> None:
+    """Empty lists become full ones, and an identity becomes a magnification, in a file that M never saw."""
+    series = read(shared / REAL[0])
+    odd, m = tuple(np.float32(np.arange(12) - 5.5).tolist()), np.array([[1.0, 0.001], [-0.002, 0.999]])
+    optics = dataclasses.replace(series.optics, zernike_odd=odd, zernike_even=(0.5,) * 8, magnification=m)
+    write_tilt_series(tmp_path / "o.xml", shared / REAL[0], dataclasses.replace(series, optics=optics))
+    back = read(tmp_path / "o.xml").optics
+    assert (back.zernike_odd, back.zernike_even) == (odd, (0.5,) * 8)
+    np.testing.assert_allclose(back.magnification, m, rtol=1e-7)
