@@ -61,15 +61,11 @@ def fill_masked(image: F32, mask: Bool, pixel_A: float) -> F32:
     if not mask.any():
         return image
     grow, band = GROW_A / pixel_A, BAND_A / pixel_A
-    filled = _near(mask, grow)
+    filled = _grown(mask, grow)
     labels, _ = ndimage.label(filled)
     out = np.asarray(image, np.float32).copy()
-    reach = int(np.ceil(band)) + 1
     for i, (rows, cols) in enumerate(ndimage.find_objects(labels), 1):
-        window = (
-            slice(max(rows.start - reach, 0), rows.stop + reach),
-            slice(max(cols.start - reach, 0), cols.stop + reach),
-        )
+        window = _padded(rows, cols, band)
         region = labels[window] == i
         around = _near(region, band) & ~filled[window]
         values = np.asarray(image[window], np.float64)
@@ -79,6 +75,24 @@ def fill_masked(image: F32, mask: Bool, pixel_A: float) -> F32:
             out[window][region] = image[~filled].mean() if not filled.all() else image.mean()
         else:
             out[window][region] = _plane(values, around, region)
+    return out
+
+
+def _padded(rows: slice, cols: slice, margin_px: float) -> tuple[slice, slice]:
+    margin = int(np.ceil(margin_px)) + 1
+    return (
+        slice(max(rows.start - margin, 0), rows.stop + margin),
+        slice(max(cols.start - margin, 0), cols.stop + margin),
+    )
+
+
+def _grown(mask: Bool, distance_px: float) -> Bool:
+    """The same as ``_near``, region by region: distances over a whole image take seconds."""
+    labels, _ = ndimage.label(mask)
+    out = mask.copy()
+    for rows, cols in ndimage.find_objects(labels):
+        window = _padded(rows, cols, distance_px)
+        out[window] |= _near(mask[window], distance_px)
     return out
 
 

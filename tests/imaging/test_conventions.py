@@ -5,6 +5,8 @@ What is expected is written out here from the descriptions of both programs: pol
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from mpr_dist.maths.zernike import even_terms, odd_terms, zernike
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.model.warp import CubicGrid
+from mpr_dist.model.warp import CubicGrid, DoseWeights
 
 PIXEL_A, BOX_PX = 1.35, 48
 SAMPLES = box_samples(BOX_PX, PIXEL_A, 0.5 / PIXEL_A)
@@ -172,6 +174,26 @@ def test_magnification_acts_on_the_coordinates_of_the_slice():
     others = [row for row in range(N_TABLES) if row not in (KX, KY)]
     np.testing.assert_array_equal(got.tables[others], without.tables[others])
     np.testing.assert_array_equal(got.fixed, without.fixed)
+
+
+def test_the_weight_holds_the_whole_envelope():
+    """B of tilt and series, and the anisotropy, written out; the amplitude scale is not part of it."""
+    b, delta, angle = np.array([-30.0, -70.0]), np.array([12.0, -25.0]), np.array([20.0, 75.0])
+    grids = (CubicGrid.per_tilt(values) for values in (b, delta, angle))
+    weights = DoseWeights(*grids, weight=CubicGrid.per_tilt(np.array([0.9, 0.5])), series_bfactor=-16.0)
+    series = replace(a_series(Optics()), weights=weights)
+    images = ParticleImages(
+        SAMPLES,
+        np.zeros((1, 2, len(X), 2), np.float32),
+        np.ones((1, 2), bool),
+        np.zeros((1, 2, 2)),
+        np.full((2, SAMPLES.n_rings), 4.0),  # noise power: amplitudes are halved
+        np.full(2, len(X)),
+    )
+    got = kernel_tables(series, Species("s", PIXEL_A, BOX_PX, 40.0), images, 2 * BOX_PX).weight
+    for t in range(2):
+        total = b[t] - 16.0 + delta[t] * np.cos(2 * (np.arctan2(Y, X) - np.deg2rad(angle[t])))
+        np.testing.assert_allclose(got[t], 0.5 * np.exp(total * R2 / 4), rtol=1e-6)  # float32
 
 
 def test_an_image_twice_as_large_takes_half_the_frequencies():
