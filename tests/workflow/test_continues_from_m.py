@@ -175,3 +175,27 @@ def test_another_grid_starts_from_the_same_warp(made: Made, refined: Population)
     details = read_summary(population.files(2).series(NAME))["numbers"]["details"]
     assert details["found"]
     assert of(population, 2).image_warp.x.values.shape == (41, 3, 3)
+
+
+def test_every_class_goes_on_from_ms_values(made: Made, refined: Population) -> None:
+    """CTF, aberrations and magnification too: their lists keep M's length, what was not asked for keeps its value."""
+    choice = RefineSettings(
+        iterations=1, particles=True, defocus=True, astigmatism=True, cs=True, magnification=True, aberrations=(2, 3)
+    )
+    start = of(refined, load_population(made.population.path).iteration).optics
+    run(made.population.path, Physics(), RunSettings(choice), InlineExecutor())
+    population = load_population(made.population.path)
+    details = read_summary(population.files(population.iteration).series(NAME))["numbers"]["details"]
+    assert details["found"]
+    before, after = details["objective"]
+    assert after >= before
+    now, priors = of(population, population.iteration).optics, choice.priors
+    assert (len(now.zernike_odd), len(now.zernike_even)) == (12, 8)
+    assert now.zernike_odd[6:] == start.zernike_odd[6:]
+    assert now.zernike_even[3:] == start.zernike_even[3:]
+    assert now.zernike_odd[:6] != start.zernike_odd[:6]
+    # images of 17 A say little about these: they stay about where M left them, not at zero or one
+    assert abs(now.cs_mm - made.series.optics.cs_mm) < 3 * priors.cs_mm
+    assert np.abs(now.magnification - made.series.optics.magnification).max() < 0.03 * priors.magnification_percent
+    delta = now.defocus_delta_um.values - made.series.optics.defocus_delta_um.values
+    assert np.abs(delta).max() < 3 * 2e-4 * priors.astigmatism_A
