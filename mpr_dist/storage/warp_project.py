@@ -286,12 +286,16 @@ def write_average(path: Path, image: F32, pixel_A: float) -> None:
 def write_mask(path: Path, dirt: np.ndarray) -> None:
     """Write the mask of one image (height, width), 1 where there is no specimen, as an 8-bit TIFF; makes its folder.
 
+    As in every TIFF of Warp, the last row of the image comes first, and the tag of orientation says so.
+
     Raises InputError when it cannot be written.
     """
     import tifffile
 
     buffer = BytesIO()
-    tifffile.imwrite(buffer, np.ascontiguousarray(dirt, np.uint8), photometric="minisblack", metadata=None)
+    rows = np.ascontiguousarray(np.asarray(dirt, np.uint8)[::-1])
+    orientation = (274, "H", 1, 4, True)  # bottom left
+    tifffile.imwrite(buffer, rows, photometric="minisblack", metadata=None, extratags=[orientation])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,6 +11,7 @@ import tifffile
 
 from mpr_dist.errors import SeriesError
 from mpr_dist.storage.tiff import mask_path, read_mask
+from mpr_dist.storage.warp_project import write_mask
 
 MASK = np.zeros((30, 40), bool)
 MASK[3:6, 10:30] = True  # in the order of an MRC image: near its first row
@@ -36,6 +37,12 @@ def test_the_tag_of_orientation_changes_nothing(tmp_path):
     """Warp writes "bottom left" and turns whatever it reads."""
     path = write(tmp_path / "m.tif", extratags=[(274, "H", 1, 4, True)])
     np.testing.assert_array_equal(read_mask(path), MASK)
+
+
+def test_what_a_simulated_project_writes_is_read(tmp_path):
+    write_mask(tmp_path / "mask" / "m.tif", MASK)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask" / "m.tif"), MASK)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "mask" / "m.tif")[::-1], MASK)
 
 
 def test_soft_values_are_cut_at_half(tmp_path):
