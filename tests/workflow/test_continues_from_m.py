@@ -62,7 +62,7 @@ def place_particles() -> Particles:
 
 def write_images(series: TiltSeries, truth: Particles) -> None:
     exposure = Exposure(PIXEL_A, 3.0, contrast=3.0)
-    images = tilt_images(series, truth, octahedral_phantom(0), exposure, seed=7)
+    images = tilt_images(series, [(truth, octahedral_phantom(0))], exposure, seed=7)
     for path, image in zip(series.image_paths, images, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_average(path, image, PIXEL_A)
