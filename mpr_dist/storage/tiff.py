@@ -41,7 +41,7 @@ def read_mask(path: Path) -> Bool:
         if "imagecodecs" in str(error):
             raise SeriesError(
                 f"{path}: is compressed (Warp compresses its masks), which takes a further package to read; "
-                "install it: pip install 'mpr_dist[masks]'"
+                "install it: pip install imagecodecs"
             ) from error
         raise SeriesError(f"{path}: is no TIFF image, or is damaged ({error}); make it again or remove it") from error
     if n_pages != 1 or values.ndim != 2:
