@@ -10,6 +10,7 @@ import typer
 from mpr_dist.cli import options as o
 from mpr_dist.cli.grouped_help import GroupedHelp
 from mpr_dist.errors import InputError
+from mpr_dist.model.settings import EWALD_SIGNS
 
 _SPECIMEN, _IMAGES = "What is in the tomograms", "How images are taken"
 _MOTION, _OPTICS, _TILTS = "Planted motion (standard deviations)", "Planted optics (standard deviations)", "Bad tilts"
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
     lines = (
         "mpr-dist simulate project",
         "mpr-dist simulate small --preset fixture",
-        "mpr-dist simulate hard --preset everything --ewald 1",
+        "mpr-dist simulate hard --preset everything --ewald on",
         "mpr-dist simulate two --species octahedral:20 --species dihedral:15:3.2",
         "mpr-dist simulate cage --model 6z6u.pdb.gz --model-symmetry O",
     )
@@ -56,7 +57,7 @@ def simulate(
         Path | None, _number(_SPECIMEN, "PDB or mmCIF file (.gz, too) instead of a phantom; needs mpr_dist[models].")
     ] = None,
     model_symmetry: Annotated[
-        str, _number(_SPECIMEN, "Point group of models, about RELION's axes in the file's frame.")
+        str, _number(_SPECIMEN, "Point group of models; C and D are turned to RELION's axes, others must stand there.")
     ] = "C1",
     box: Annotated[int | None, _number(_SPECIMEN, "Box of the half-maps in pixels.")] = None,
     tilts: Annotated[int | None, _number(_IMAGES, "Tilts of each series.")] = None,
@@ -69,7 +70,7 @@ def simulate(
     noise_only: Annotated[bool, _number(_IMAGES, "Images without any particle.", "--noise-only")] = False,
     phase_shift: Annotated[float | None, _number(_IMAGES, "Phase plate, in units of pi; the project knows it.")] = None,
     ewald: Annotated[
-        int | None, _number(_IMAGES, "1: a curved Ewald sphere; -1: of the other hand; 0: flat, the default.")
+        str | None, _number(_IMAGES, "Ewald sphere: off (flat, the default), on (curved), reversed (the other hand).")
     ] = None,
     angles_inverted: Annotated[
         bool, _number(_IMAGES, "The other defocus hand (AreAnglesInverted).", "--angles-inverted")
@@ -85,11 +86,11 @@ def simulate(
             rich_help_panel=_MOTION,
         ),
     ] = None,
-    volume_warp_rms: Annotated[float | None, _number(_MOTION, "Of its nodes per axis, A [default: 3].")] = None,
+    volume_warp_rms: Annotated[float | None, _number(_MOTION, "Of its nodes at the last dose, A [default: 3].")] = None,
     temporal_samples: Annotated[int | None, _number(_MOTION, "Samples of true trajectories; 1 does not move.")] = None,
     drift: Annotated[float | None, _number(_MOTION, "Of particles over the dose per axis, A [default: 3].")] = None,
     drift_angle: Annotated[
-        float | None, _number(_MOTION, "Of particles over the dose per axis, degrees [default: 1.5].")
+        float | None, _number(_MOTION, "Of particles over the dose per axis, degrees [default: 1].")
     ] = None,
     stage_angles: Annotated[float | None, _number(_MOTION, "Of the stage per axis and tilt, degrees.")] = None,
     rigid_stage: Annotated[
@@ -120,7 +121,7 @@ def simulate(
 
     given: dict[str, object] = {"n_series": series, "particles_per_series": particles, "n_tilts": tilts}
     given |= {"tilt_step_deg": tilt_step, "pixel_A": pixel_size, "box_px": box, "contrast": contrast, "seed": seed}
-    given |= {"noise_only": noise_only or None, "ewald": ewald, "are_angles_inverted": angles_inverted or None}
+    given |= {"noise_only": noise_only or None, "ewald": _ewald(ewald), "are_angles_inverted": angles_inverted or None}
     given |= {"image_px": _nodes("--image-size", image_size, 2), "image_warp": _nodes("--image-warp", image_warp, 2)}
     given |= {"volume_warp": _nodes("--volume-warp", volume_warp, 4), "volume_warp_A": volume_warp_rms}
     given |= {"temporal_samples": temporal_samples, "drift_A": drift, "drift_deg": drift_angle}
@@ -136,6 +137,12 @@ def simulate(
     made = simulate_project(out, settings_from(preset, given), o.progress())
     tables = [f"particles {each.run_data}" for each in made.every_species]
     o.say([f"settings  {made.files.settings}", *tables, f"truth     {made.files.root / 'truth'}"])
+
+
+def _ewald(word: str | None) -> int | None:
+    if word is not None and word not in EWALD_SIGNS:
+        raise InputError(f"--ewald: {word!r} is not known; there are {', '.join(EWALD_SIGNS)}")
+    return None if word is None else EWALD_SIGNS[word]
 
 
 def _nodes(option: str, text: str | None, count: int) -> tuple[int, ...] | None:

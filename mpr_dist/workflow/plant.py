@@ -101,14 +101,13 @@ def _blur(n: int, length: float) -> F64:
 
 
 def _volume_warp(plant: Plant, rng: np.random.Generator) -> VolumeWarp:
-    """Independent nodes in space, smooth along the dose; nothing has moved at the first exposure."""
+    """Independent nodes in space, random walks along the dose; nothing has moved at the first exposure."""
     if plant.volume_warp is None:
         return VolumeWarp()
     width, height, depth, duration = plant.volume_warp
-    white = rng.standard_normal((3, duration - 1, depth, height, width))
-    smooth = np.einsum("at,itzyx->iazyx", _blur(duration - 1, 1.0), white)
+    steps = rng.standard_normal((3, duration - 1, depth, height, width)) / np.sqrt(duration - 1)
     values = np.zeros((3, duration, depth, height, width))
-    values[:, 1:] = np.round(plant.volume_warp_A * smooth, DECIMALS)
+    values[:, 1:] = np.round(plant.volume_warp_A * np.cumsum(steps, axis=1), DECIMALS)
     return VolumeWarp(*(LinearGrid4(axis) for axis in values))
 
 

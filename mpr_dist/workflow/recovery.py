@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import InputError
+from mpr_dist.imaging.ctf import astigmatism_A, per_tilt
 from mpr_dist.imaging.fsc import fsc, resolution_A
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.reference import use_mask
 from mpr_dist.maths.fourier import crop_or_pad_real
 from mpr_dist.maths.symmetry import rotations
+from mpr_dist.maths.zernike import even_gamma_rad, odd_phase_rad
 from mpr_dist.model.population import Population, SeriesEntry, Source, SpeciesFiles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage.mrc import read_volume
@@ -23,6 +25,7 @@ from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.units import A_PER_UM, F64, I64
 from mpr_dist.workflow.fsc_table import read_fsc
 
+_PUPIL_Q = 0.25  # 1/A
 PARTS = ("lowest third of the dose", "middle third", "highest third", "all tilts")
 
 
@@ -39,6 +42,25 @@ class ParameterErrors:
     position_A: tuple[float, ...]
     view_deg: tuple[float, ...]
     defocus_A: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class OpticsErrors:
+    """Root mean squares over all series, and over the tilts in use where there is one value per tilt.
+
+    Attributes:
+        astigmatism_A: of each component of delta/2 (cos 2 angle, sin 2 angle).
+        magnification_percent: of each element of the matrix.
+        odd_rad, even_rad: phase on the disc of frequencies up to 1/4 A, without what a shift of the image or another
+            defocus and a constant phase can take up.
+    """
+
+    astigmatism_A: float
+    phase_shift_pi: float
+    cs_mm: float
+    magnification_percent: float
+    odd_rad: float
+    even_rad: float
 
 
 @dataclass(frozen=True)
@@ -61,10 +83,50 @@ def parameter_errors(population: Population, iteration: int, truth: Path, specie
     for source, entry in population.series:
         if files.particles_in(entry.name):
             series, errors = _of_series(population, iteration, truth, files, source, entry)
-            for part, tilts in zip(parts, _tilts(series), strict=True):
+            for part, tilts in zip(parts, _tilts(series, entry), strict=True):
                 part.append((errors[0][:, tilts].ravel(), errors[1][:, tilts].ravel(), errors[2][:, tilts].ravel()))
     rms = [[_rms([one[kind] for one in part]) for part in parts] for kind in range(3)]
     return ParameterErrors(tuple(rms[0]), tuple(rms[1]), tuple(rms[2]))
+
+
+def optics_errors(population: Population, iteration: int, truth: Path) -> OpticsErrors:
+    """Compare the optics of every series with ``truth``/NAME.xml.
+
+    Raises:
+        SeriesError: the truth of a series is missing or cannot be read.
+    """
+    differences: list[list[F64]] = []
+    for source, entry in population.series:
+        state = population.files(last_iteration_with(population, entry.name, iteration + 1)).series(entry.name)
+        found = load_series(source, entry, state.xml)
+        true = load_series(source, entry, truth / f"{entry.name}.xml")
+        differences.append(_of_optics(found, true, list(entry.active)))
+    return OpticsErrors(*(_rms(each) for each in zip(*differences, strict=True)))
+
+
+def _of_optics(found: TiltSeries, true: TiltSeries, active: list[bool]) -> list[F64]:
+    """Differences in the order of ``OpticsErrors``, each of any length."""
+    a, b, n = found.optics, true.optics, true.n_tilts
+    phases = [per_tilt(each.phase_shift_pi.values, n)[active] for each in (a, b)]
+    q = np.linspace(-_PUPIL_Q, _PUPIL_Q, 81)
+    qx, qy = (axis.ravel() for axis in np.meshgrid(q, q))
+    inside = np.hypot(qx, qy) <= _PUPIL_Q
+    qx, qy = qx[inside], qy[inside]
+    odd = odd_phase_rad(a.zernike_odd, qx, qy) - odd_phase_rad(b.zernike_odd, qx, qy)
+    even = even_gamma_rad(a.zernike_even, qx, qy) - even_gamma_rad(b.zernike_even, qx, qy)
+    return [
+        (astigmatism_A(found) - astigmatism_A(true))[active].ravel(),
+        phases[0] - phases[1],
+        np.array([a.cs_mm - b.cs_mm]),
+        100 * (a.magnification - b.magnification).ravel(),
+        _without(odd, np.stack([qx, qy], 1)),
+        _without(even, np.stack([np.ones_like(qx), qx**2 + qy**2], 1)),
+    ]
+
+
+def _without(values: F64, functions: F64) -> F64:
+    """What is left of values (samples,) after the best sum of functions (samples, k) is taken away."""
+    return np.asarray(values - functions @ np.linalg.lstsq(functions, values)[0])
 
 
 def map_quality(population: Population, iteration: int, density: Path, species: str) -> MapQuality:
@@ -124,9 +186,10 @@ def angle_between(a: F64, b: F64, symmetry: str) -> F64:
     return np.asarray(np.rad2deg(np.arccos(np.clip((traces.max(-1) - 1.0) / 2.0, -1.0, 1.0))))
 
 
-def _tilts(series: TiltSeries) -> list[I64]:
-    """Indices of the tilts of each of ``PARTS``."""
+def _tilts(series: TiltSeries, entry: SeriesEntry) -> list[I64]:
+    """Indices of the tilts in use in each of ``PARTS``."""
     order = np.argsort(series.dose, kind="stable")
+    order = order[np.array(entry.active)[order]]
     return [*np.array_split(order, 3), order]
 
 

@@ -56,7 +56,7 @@ class Plant:
         defocus_A: per tilt.
         bfactor_spread, scale_spread: relative, about -4 dose (at most -3 dose) and about cos(tilt).
         volume_warp: nodes x, y, z and along the dose; None plants none. The first node of the dose stays at zero.
-        volume_warp_A: per axis of every other node; neighbours along the dose are correlated.
+        volume_warp_A: per axis, of a node at the last dose; it grows from the first like a random walk.
         temporal_samples: of the true trajectories; the project knows their mean only.
         drift_A, drift_deg: per axis, between the first and the last exposure of a particle.
         rigid_stage: the stage angles move the particles, too; M's only turn them.
@@ -82,7 +82,7 @@ class Plant:
     volume_warp_A: float = 3.0
     temporal_samples: int = 1
     drift_A: float = 3.0
-    drift_deg: float = 1.5
+    drift_deg: float = 1.0
     rigid_stage: bool = False
     astigmatism_A: float = 0.0
     phase_shift_pi: float = 0.0

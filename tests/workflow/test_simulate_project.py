@@ -19,7 +19,9 @@ from mpr_dist.storage.warp_project import WarpProject
 from mpr_dist.storage.warp_settings import find_series, find_unprocessed, read_settings
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow import plant as planting
+from mpr_dist.workflow import plant_particles as particles_of
 from mpr_dist.workflow.simulate import Plant, SimulatedProject, SimulateSettings, half_maps_from, simulate_project
+from mpr_dist.workflow.truth import read_true_particles
 
 NAME = "TS_01"
 
@@ -47,7 +49,7 @@ def test_project_reads_back_as_nominal(made):
         read_tilt_series(made.files.xml(NAME), volume_size_A=settings.volume_size_A),
         made.series[NAME],
     )
-    position = made.particles[NAME].position_A
+    position = made.particles[NAME]
     np.testing.assert_allclose(project(series, position).xy_A, project(nominal, position).xy_A, atol=1e-9)
     np.testing.assert_allclose(project(series, position).defocus_um, project(nominal, position).defocus_um, atol=1e-12)
     assert series.image_warp.x.is_trivial
@@ -65,9 +67,9 @@ def test_table_reads_back_as_nominal(made):
     found = table[[f"rlnCoordinate{a}" for a in "XYZ"]].to_numpy() * pixel
     found -= table[[f"rlnOrigin{a}Angst" for a in "XYZ"]].to_numpy()
     nominal = made.particles[NAME]
-    np.testing.assert_allclose(found, nominal.position_A, atol=1e-5)
+    np.testing.assert_allclose(found, nominal.position_A[:, 0], atol=1e-5)
     angles = table[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy()
-    np.testing.assert_allclose(angles, nominal.angles_deg, atol=1e-6)
+    np.testing.assert_allclose(angles, nominal.angles_deg[:, 0], atol=1e-6)
     np.testing.assert_array_equal(table["rlnRandomSubset"], nominal.half)
     assert set(table["rlnMicrographName"]) == {f"{NAME}.tomostar"}
 
@@ -75,14 +77,13 @@ def test_table_reads_back_as_nominal(made):
 def test_truth_is_complete(made):
     """The truth's XML and particles alone give the projections beside them (float32)."""
     series = read_tilt_series(made.truth / f"{NAME}.xml", volume_size_A=None)
-    table = read_blocks(made.truth / f"{NAME}_particles.star")[""]
-    position, angles = table[["x_A", "y_A", "z_A"]].to_numpy(), table[["rot", "tilt", "psi"]].to_numpy()
+    particles = read_true_particles(made.truth / f"{NAME}_particles.star")
     stored = np.load(made.truth / f"{NAME}_projections.npz")
-    seen = project(series, position)
+    seen = project(series, particles)
     np.testing.assert_allclose(stored["xy_A"], seen.xy_A, rtol=1e-6)
     np.testing.assert_allclose(stored["defocus_um"], seen.defocus_um, rtol=1e-6)
-    np.testing.assert_allclose(stored["view"], views(series, position, angles), atol=1e-6)
-    np.testing.assert_array_equal(table["half"], made.particles[NAME].half)
+    np.testing.assert_allclose(stored["view"], views(series, particles), atol=1e-6)
+    np.testing.assert_array_equal(particles.half, made.particles[NAME].half)
     np.testing.assert_array_equal(series.weights.bfactor.values, made.true_series[NAME].weights.bfactor.values)
 
 
@@ -157,7 +158,7 @@ def test_particles_keep_apart_and_inside(made):
         r = made.species.diameter_A / 2
         assert (xy > r).all()
         assert (xy < series[NAME].image_size_A - r).all()
-    p = made.true_particles[NAME].position_A
+    p = made.true_particles[NAME].position_A[:, 0]
     distance = np.linalg.norm(p[:, None] - p, axis=-1) + 1e9 * np.eye(len(p))
     assert distance.min() > made.species.diameter_A
 
@@ -166,7 +167,7 @@ def test_the_demo_fits():
     """The particles of the demo find room in its images."""
     settings = SimulateSettings.demo()
     series = planting.true_series(WarpProject(Path("anywhere")), NAME, 0, settings)
-    assert len(planting.place_particles(series, 0, 130.0, settings, 0)) == settings.particles_per_series
+    assert len(particles_of.place_particles(series, 0, 130.0, settings, 0)) == settings.particles_per_series
 
 
 def test_warp_grows_with_dose():
@@ -191,11 +192,11 @@ def test_planted_errors_have_their_size():
         nominal = planting.nominal_series(true, settings, i)
         stage.append([g.values for g in (true.stage_angles.x, true.stage_angles.y, true.stage_angles.z)])
         defocus.append(1e4 * (nominal.optics.defocus_um.values - true.optics.defocus_um.values))
-        poses = planting.place_particles(true, 0, 130.0, settings, i)
-        moved = planting.perturb(poses, settings, i)
+        poses = particles_of.place_particles(true, 0, 130.0, settings, i)
+        moved = particles_of.perturb(poses, settings, i)
         position.append(moved.position_A - poses.position_A)
         a, b = euler_to_matrix(poses.angles_deg), euler_to_matrix(moved.angles_deg)
-        turn.append(np.rad2deg(log_rotation(np.swapaxes(a, 1, 2) @ b)))
+        turn.append(np.rad2deg(log_rotation(np.swapaxes(a, -1, -2) @ b)))
     for values, expected in ((stage, 1.0), (defocus, 300.0), (position, 3.0), (turn, 2.0)):
         assert np.std(values) == pytest.approx(expected, rel=0.12)
 
@@ -225,8 +226,8 @@ def test_nothing_planted_is_nothing():
     settings, files = drawn(plant=Plant.nothing())
     true = planting.true_series(files, NAME, 0, settings)
     nominal = planting.nominal_series(true, settings, 0)
-    poses = planting.place_particles(true, 0, 130.0, settings, 0)
-    moved = planting.perturb(poses, settings, 0)
+    poses = particles_of.place_particles(true, 0, 130.0, settings, 0)
+    moved = particles_of.perturb(poses, settings, 0)
     np.testing.assert_allclose(moved.position_A, poses.position_A)
     a, b = (views(s, p) for s, p in ((true, poses), (nominal, moved)))
     np.testing.assert_allclose(a, b, atol=1e-5)  # angles are rounded to 1e-4 degrees
