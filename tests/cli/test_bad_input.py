@@ -244,6 +244,11 @@ def test_left_out_at_import(own_project, add_source):
         (("simulate", "made", "--preset", "large"), "is not known"),
         (("simulate", "made", "--tilts", 0), "at least 1"),
         (("simulate", "made", "--seed", -1), "0 or more"),
+        (("simulate", "made", "--volume-warp", "2x2x10"), "4 numbers joined by x"),
+        (("simulate", "made", "--ewald", "up"), "off, on, reversed"),
+        (("simulate", "made", "--beam-tilt", -1), "must not be negative"),
+        (("simulate", "made", "--model", "nowhere.pdb"), "no such file"),
+        (("simulate", "made", "--species", "dihedral:x"), "KIND:PARTICLES"),
     ],
 )
 def test_bad_arguments(arguments, words, mpr, tmp_path, monkeypatch):

@@ -97,6 +97,53 @@ def test_simulate(mpr, tmp_path):
     assert (tmp_path / "new" / "truth" / "TS_01_projections.npz").exists()
 
 
+def test_simulate_plants_what_is_asked_for(mpr, tmp_path):
+    """Options reach the truth; the project does not know; two species have tables of their own."""
+    options = (
+        "--preset",
+        "fixture",
+        "--particles",
+        3,
+        "--tilts",
+        3,
+        "--image-size",
+        "260x250",
+        "--volume-warp",
+        "2x1x1x3",
+    )
+    options += (
+        "--temporal-samples",
+        2,
+        "--beam-tilt",
+        1,
+        "--magnification",
+        0.01,
+        "--ewald",
+        "on",
+        "--masked-tilts",
+        1,
+    )
+    result = mpr("simulate", tmp_path / "p", *options, "--species", "octahedral", "--species", "asymmetric:2:5.0")
+    assert result.code == 0, result.err
+    truth = (tmp_path / "p" / "truth" / "asymmetric" / "TS_01.xml").read_text("utf-8-sig")
+    assert 'Duration="3"' in truth
+    assert 'MagnificationCorrection="1, 0, 0, 1"' not in truth
+    nominal = (tmp_path / "p" / "warp_tiltseries" / "TS_01.xml").read_text("utf-8-sig")
+    assert 'MagnificationCorrection="1, 0, 0, 1"' in nominal
+    assert (tmp_path / "p" / "relion" / "octahedral" / "run_data.star").exists()
+    assert len(list((tmp_path / "p" / "warp_frameseries" / "mask").iterdir())) == 1
+
+
+def test_options_of_simulate_come_in_groups(mpr):
+    """Every option stands once, under the heading of its group."""
+    text = mpr("simulate", "--help").out
+    groups = ["Options:", "What is in the tomograms:", "How images are taken:", "Planted motion", "Planted optics"]
+    places = [text.index(f"\n{group}") for group in [*groups, "Bad tilts:", "  Examples:"]]
+    assert places == sorted(places)
+    assert places[2] < text.index("--phase-shift <") < places[3] < text.index("--volume-warp X") < places[4]
+    assert places[4] < text.index("--beam-tilt") < places[5] < text.index("--masked-tilts") < places[6]
+
+
 def test_help_is_quick_and_teaches():
     """--help of every command has an example, and of the whole needs none of the heavy libraries."""
     code = (

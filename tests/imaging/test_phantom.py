@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from mpr_dist.errors import InputError
-from mpr_dist.imaging.phantom import Atoms, density, octahedral_phantom, oversampling
+from mpr_dist.imaging.phantom import (
+    Atoms,
+    asymmetric_phantom,
+    density,
+    dihedral_phantom,
+    octahedral_phantom,
+    oversampling,
+)
 from mpr_dist.maths.symmetry import rotations
 
 
@@ -88,3 +97,18 @@ def test_wrong_atoms_are_refused():
     """Atoms whose lists differ in length are an error that says so."""
     with pytest.raises(InputError, match="3 weights"):
         Atoms(np.zeros((2, 3)), np.ones(3), 1.0)
+
+
+@pytest.mark.parametrize(("make", "bundles"), [(dihedral_phantom, 8), (asymmetric_phantom, 7)])
+@pytest.mark.parametrize("seed", range(4))
+def test_scattered_bundles_keep_apart(make, bundles, seed):
+    """Blobs of different bundles come no closer than contact; the whole stays within 85 A, centred."""
+    atoms = make(seed)
+    assert atoms.radius_A < 85
+    assert np.linalg.norm(atoms.weight @ atoms.position_A / atoms.weight.sum()) < 1e-9
+    assert 150 < len(atoms.weight) / bundles < 600
+    # blobs closer than contact belong to one bundle, so contact leaves exactly as many connected parts
+    pairs = cKDTree(atoms.position_A).query_pairs(4.49, output_type="ndarray")
+    n = len(atoms.weight)
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    assert connected_components(graph, directed=False)[0] == bundles

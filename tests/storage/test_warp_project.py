@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from mpr_dist.errors import InputError, SeriesError
 from mpr_dist.model.optics import Optics
@@ -174,3 +176,27 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be made"):
         wp.WarpProject(Path(tmp_path / "file")).make_folders()
+
+
+def test_masks_are_written_beside_the_averages(project):
+    """An 8-bit TIFF in mask/, as large as the image; the same content gives the same bytes."""
+    dirt = np.zeros((6, 9), np.uint8)
+    dirt[2:4, 5:] = 1
+    path = project.mask("TS_07", 3)
+    wp.write_mask(path, dirt)
+    assert path.parent.parent == project.average("TS_07", 3).parent.parent
+    assert path.stem == project.average("TS_07", 3).stem
+    read = tifffile.imread(path)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, dirt)
+    before = path.read_bytes()
+    wp.write_mask(path, dirt)
+    assert path.read_bytes() == before
+
+
+def test_a_rigid_stage_is_written_and_others_are_silent(project):
+    """MprRigidStage is ours: it stands in the file only where it is true."""
+    for rigid in (True, False):
+        wp.write_skeleton(project.xml("TS_07"), replace(a_series(project), is_stage_rigid=rigid), 2.0)
+        assert (b"MprRigidStage" in project.xml("TS_07").read_bytes()) == rigid
+        assert read_tilt_series(project.xml("TS_07"), volume_size_A=None).is_stage_rigid == rigid
