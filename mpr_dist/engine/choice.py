@@ -85,6 +85,11 @@ class JobOptions:
         return 3600 * hours + 60 * minutes + seconds
 
     @property
+    def walltime_text(self) -> str:
+        """H:MM:SS: of two numbers alone the systems think differently (SLURM: minutes and seconds)."""
+        return f"{self.walltime_s // 3600}:{self.walltime_s // 60 % 60:02d}:{self.walltime_s % 60:02d}"
+
+    @property
     def leave_after_s(self) -> float:
         """When a worker stops taking series, so that none is cut off by the end of the walltime."""
         return self.walltime_s - min(LEAVE_EARLY_S, 0.2 * self.walltime_s)

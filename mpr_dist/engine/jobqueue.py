@@ -93,7 +93,7 @@ def job_keywords(choice: EngineChoice, secret: Path, logs: Path) -> dict[str, An
         "cores": per_job,  # Dask's cores are threads of its own: one per worker
         "processes": per_job,
         "memory": job.memory,
-        "walltime": job.walltime,
+        "walltime": job.walltime_text,
         "death_timeout": f"{DEATH_TIMEOUT_S:.0f}",
         "job_name": job.name,
         "job_script_prologue": [*job.prologue, *environment],

@@ -48,6 +48,7 @@ def test_jobs_are_described_with_units(given: dict[str, Any]) -> None:
 def test_units_of_a_job() -> None:
     job = JobOptions(walltime="1:30:00", memory="16GB")
     assert (job.walltime_s, job.leave_after_s, job.memory_bytes) == (5400, 4800, 16 * 10**9)
+    assert JobOptions(walltime="2:30").walltime_text == "2:30:00"
     assert JobOptions(walltime="0:10").leave_after_s == 480  # at most a fifth of the time is given up
     assert JobOptions(memory="1.5 GiB").memory_bytes == 3 * 2**29
 
