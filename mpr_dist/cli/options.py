@@ -10,12 +10,18 @@ import typer
 
 PopulationDir = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the population.")]
 Engine = Annotated[
-    str, typer.Option(help="local: processes on this machine; inline: this process alone. The maps are the same.")
+    str | None,
+    typer.Option(
+        help="Where to run; the maps are the same. local: processes on this machine. inline: this process alone. cuda: "
+        "the cards of this machine. slurm, pbs, lsf, sge: jobs of that queueing system, described in [engine.job] of "
+        "--settings. tcp://HOST:PORT or tls://HOST:PORT: a Dask scheduler that runs already. [default: local]"
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Worker processes [default: one per usable core, at most one per series].")
+    int | None,
+    typer.Option(help="Worker processes [default: local: one per usable core, at most one per series; jobs: one job]."),
 ]
-Threads = Annotated[int, typer.Option(help="Threads of each worker.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of each worker [default: 1].")]
 
 
 def group(text: str) -> typer.Typer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mpr_dist.cli import options as o
+from mpr_dist.cli.engine_options import certificates, engine_asked, placement
 from mpr_dist.cli.refine_options import refinement, settings_asked
 from mpr_dist.cli.shared import with_options
 
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
 Restart = Annotated[bool, typer.Option("--restart", help="Discard an unfinished iteration instead of continuing it.")]
 Ewald = Annotated[str, typer.Option(metavar="off|on|reversed", help="Curved Ewald sphere, and its hand.")]
 _REFINE = "POP --iterations 4 --image-warp 6x4 --particles --stage-angles --defocus"
+EngineFile = Annotated[
+    Path | None, typer.Option("--settings", help="TOML file with a table [engine] that says where to run.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print plan, batches and the job script, and end; nothing is submitted."),
+]
 FAILED_SERIES = 3
 
 
@@ -26,63 +35,66 @@ def register(app: typer.Typer) -> None:
             f"mpr-dist refine {_REFINE}",
             f"mpr-dist refine {_REFINE} --engine local --workers 8",
             "mpr-dist refine POP --settings refine.toml --iterations 2",
+            f"mpr-dist refine {_REFINE} --engine cuda --gpus 0,1",
+            "mpr-dist refine POP --settings slurm.toml --workers 16 --dry-run",
+            f"mpr-dist refine {_REFINE} --scheduler-file scheduler.json",
         )
     )(refine)
     app.command(epilog=o.examples("mpr-dist reconstruct POP"))(reconstruct)
 
 
-@with_options(refinement)
+@with_options(refinement, placement, certificates)
 def plan(
     context: typer.Context,
     directory: o.PopulationDir,
-    engine: o.Engine = "local",
-    workers: o.Workers = None,
-    threads: o.Threads = 1,
 ) -> None:
     """Show what refine would do with the same options: stages, batches, memory, files. Changes nothing."""
-    from mpr_dist.workflow.launch import EngineChoice, plan_population
-    from mpr_dist.workflow.resources import available_memory
+    from mpr_dist.workflow.launch import check_memory, plan_population
 
-    asked = settings_asked(context)
-    planned = plan_population(directory, asked, EngineChoice(engine, workers, threads))
+    choice = engine_asked(context)
+    planned = plan_population(directory, settings_asked(context), choice)
     o.say([str(planned)])
-    planned.check(available_memory())
+    check_memory(planned, choice)
 
 
-@with_options(refinement)
+@with_options(refinement, placement, certificates)
 def refine(
     context: typer.Context,
     directory: o.PopulationDir,
-    engine: o.Engine = "local",
-    workers: o.Workers = None,
-    threads: o.Threads = 1,
+    dry_run: DryRun = False,
     restart: Restart = False,
 ) -> None:
     """Refine: in every iteration new references, all tilt series against them, and new half-maps.
 
     Starts from the iteration in force and adds iterations to it; nothing is overwritten. Ctrl-C finishes the series at
     hand; the same command continues. Options win over --settings.
+
+    With --engine slurm every job holds [engine.job] gpus cards and runs a worker per card; jobs that die or are
+    preempted are replaced. While it runs, mpr-dist worker POP adds a machine to it.
     """
-    from mpr_dist.workflow.launch import EngineChoice, refine_population
+    from mpr_dist.workflow.dry_run import dry_run as describe
+    from mpr_dist.workflow.launch import refine_population
 
-    asked = settings_asked(context)
-    _end(refine_population(directory, asked, EngineChoice(engine, workers, threads), restart))
+    asked, choice = settings_asked(context), engine_asked(context)
+    if dry_run:
+        o.say(describe(directory, asked, choice))
+    else:
+        _end(refine_population(directory, asked, choice, restart))
 
 
+@with_options(placement, certificates)
 def reconstruct(
+    context: typer.Context,
     directory: o.PopulationDir,
     ewald: Ewald = "off",
-    engine: o.Engine = "local",
-    workers: o.Workers = None,
-    threads: o.Threads = 1,
+    settings: EngineFile = None,
     restart: Restart = False,
 ) -> None:
     """Make new half-maps from the parameters as they are, without refining any."""
     from mpr_dist.model.settings import RefineSettings
-    from mpr_dist.workflow.launch import EngineChoice, refine_population
+    from mpr_dist.workflow.launch import refine_population
 
-    settings = RefineSettings(iterations=1, ewald=ewald)
-    _end(refine_population(directory, settings, EngineChoice(engine, workers, threads), restart))
+    _end(refine_population(directory, RefineSettings(iterations=1, ewald=ewald), engine_asked(context), restart))
 
 
 def _end(outcome: Outcome) -> None:

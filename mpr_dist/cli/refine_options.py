@@ -38,7 +38,10 @@ def _switch(name: str, text: str) -> Any:
 def refinement(
     settings: Annotated[
         Path | None,
-        typer.Option(help="TOML file with these settings (settings.toml of an iteration is one)."),
+        typer.Option(
+            help="TOML file with these settings (settings.toml of an iteration is one), and a table [engine] that "
+            "says where to run (deploy/slurm.toml is an example)."
+        ),
     ] = None,
     iterations: Annotated[
         int | None, typer.Option(help="Outer iterations: reference, refinement, new half-maps [default: 4].")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mpr_dist.cli import options as o
+from mpr_dist.cli.engine_options import engine_asked
 from mpr_dist.cli.grouped_help import GroupedHelp
 from mpr_dist.errors import InputError
 from mpr_dist.model.settings import EWALD_SIGNS
@@ -156,15 +157,15 @@ def _nodes(option: str, text: str | None, count: int) -> tuple[int, ...] | None:
 
 
 def demo(
+    context: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="New or empty folder.")] = Path("mpr-dist-demo"),
     iterations: Annotated[int, typer.Option(help="Iterations of refinement.")] = 3,
-    engine: o.Engine = "local",
+    engine: o.Engine = None,
     workers: o.Workers = None,
-    threads: o.Threads = 1,
+    threads: o.Threads = None,
 ) -> None:
     """Simulate a project, refine it, and compare with the truth: a few minutes on two cores."""
     from mpr_dist.workflow.demo import demo_settings, run_demo
-    from mpr_dist.workflow.launch import EngineChoice
 
-    choice = EngineChoice(engine, workers, threads)
+    choice = engine_asked(context)
     o.say(run_demo(directory, demo_settings(iterations), engine=choice, say=typer.echo, progress=o.progress()).lines)

@@ -33,3 +33,20 @@ def guided_batches(cost: Mapping[str, float], workers: int, share: int = 2, larg
         left -= taken
         start = stop
     return tuple(batches)
+
+
+def even_shares(cost: Mapping[str, float], of: int) -> Batches:
+    """Partition the keys of ``cost`` into ``of`` shares of about equal cost; a share may be empty.
+
+    Costliest first, each to the share that has least: depends on names and costs alone, so that everybody who divides
+    the same work the same way agrees who does what.
+    """
+    if of < 1:
+        raise ValueError(f"the number of shares must be at least 1, got {of}")
+    shares: list[list[str]] = [[] for _ in range(of)]
+    load = [0.0] * of
+    for name in sorted(cost, key=lambda name: (-cost[name], name)):
+        least = load.index(min(load))
+        shares[least].append(name)
+        load[least] += cost[name]
+    return tuple(tuple(share) for share in shares)

@@ -80,8 +80,7 @@ class IterationDriver:
         start = time.monotonic()
         number = self.files.number
         self._clean()
-        self._prepare()
-        self.jobs = {job.name: job for job in series_jobs(self.population, self.context)}
+        self.begin()
         self.accepted = Acceptance(self.files, self.ledger, self.jobs, self._expected())
         kept, rejected = self.accepted.recover(self.tools.executor, self.tools.stop)
         for name, why in rejected:
@@ -90,6 +89,11 @@ class IterationDriver:
         self._refine_and_merge()
         resolution = self._finish()
         self._close(resolution, time.monotonic() - start)
+
+    def begin(self) -> None:
+        """References, and what is to be done with every series; nothing is decided yet."""
+        self._prepare()
+        self.jobs = {job.name: job for job in series_jobs(self.population, self.context)}
 
     def _expected(self) -> Manifest:
         return Manifest({}, self.context.exponent, self.context.settings_hash, mpr_dist.__version__, self.shapes)

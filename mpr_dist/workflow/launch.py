@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpr_dist.engine.events import Console
+from mpr_dist.engine.choice import EngineChoice as EngineChoice
+from mpr_dist.engine.connection import Connection, publish_connection, withdraw_connection
+from mpr_dist.engine.dask_executor import DaskExecutor, thread_environment
+from mpr_dist.engine.events import Console, Event, Message, RunStarted
 from mpr_dist.engine.executor import Executor
-from mpr_dist.engine.inline import InlineExecutor
-from mpr_dist.engine.local import LocalExecutor, default_workers
+from mpr_dist.engine.opening import open_executor
 from mpr_dist.errors import InputError
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan
+from mpr_dist.storage.lock import locked
 from mpr_dist.storage.population import load_population
 from mpr_dist.workflow.plan import plan
 from mpr_dist.workflow.resources import available_memory
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
-
-ENGINES = ("local", "inline")
-
-
-@dataclass(frozen=True)
-class EngineChoice:
-    """Attributes:
-    kind: "local" (processes on this machine) or "inline" (this process alone).
-    workers: None = one per usable core, but no more than there are series.
-    threads: of each worker.
-    """
-
-    kind: str = "local"
-    workers: int | None = None
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.kind not in ENGINES:
-            raise InputError(f"engine {self.kind!r} is not known; there are {' and '.join(ENGINES)}")
-        if self.threads < 1 or (self.workers is not None and self.workers < 1):
-            raise InputError("workers and threads must be 1 or more")
-        if self.kind == "inline" and self.workers not in (None, 1):
-            raise InputError(f"the engine inline is one process; leave --workers {self.workers} out, or take local")
-
-    def workers_for(self, series: int) -> int:
-        if self.kind == "inline":
-            return 1
-        return self.workers or max(1, min(default_workers() // self.threads, series))
+from mpr_dist.workflow.share import Share, run_share
 
 
 @dataclass(frozen=True)
@@ -79,18 +56,34 @@ def refine_population(
 
     engine = engine or EngineChoice()
     planned = plan_population(path, settings, engine)
-    planned.check(available_memory())
+    check_memory(planned, engine)
     before = load_population(path).iteration
     console = Console()
     try:
-        with _opened(engine, planned.workers) as executor:
-            population = run(path, Physics(), RunSettings(settings), executor, (console,), restart)
+        with locked(path, lambda text: console(Message(text))):  # nobody else works here: only then ask for workers
+            for stale in path.glob("tls-*.json"):  # of a driver that was killed
+                stale.unlink(missing_ok=True)
+        with _opened(engine, planned.workers, path) as executor:
+            listeners = (console, _Publisher(path, executor, console))
+            population = run(path, Physics(), RunSettings(settings), executor, listeners, restart)
     finally:
         console.close()
     failed: dict[str, str] = {}
     for number in range(before + 1, population.iteration + 1):
         failed |= _done(population, number).get("failed", {})
     return Outcome(population, before + 1, failed)
+
+
+def batch_population(path: Path, settings: RefineSettings, index: int, of: int, threads: int) -> Share:
+    """One share of the next iteration in this process; see ``share.run_share``."""
+    from mpr_dist.workflow.physics import Physics
+
+    os.environ.update(thread_environment(threads))
+    console = Console()
+    try:
+        return run_share(path, Physics(), RunSettings(settings), index, of, (console,))
+    finally:
+        console.close()
 
 
 def plan_population(path: Path, settings: RefineSettings, engine: EngineChoice) -> Plan:
@@ -101,13 +94,49 @@ def plan_population(path: Path, settings: RefineSettings, engine: EngineChoice) 
     return plan(population, Physics(), settings, engine.workers_for(len(population.series)))
 
 
+def check_memory(planned: Plan, engine: EngineChoice) -> None:
+    """
+    Raises:
+        InputError: the workers of this machine, or those of one job, need more memory than there is.
+    """
+    if engine.is_foreign:
+        return  # nobody here knows those machines
+    if not engine.is_queue:
+        planned.check(available_memory())
+        return
+    needed, given = engine.workers_per_job * planned.worker_bytes, engine.job.memory_bytes
+    if needed > given:
+        raise InputError(
+            f"the {engine.workers_per_job} workers of a job need {needed / 1e9:.1f} GB, a job has {engine.job.memory}: "
+            "raise memory in [engine.job], or lower the number of workers of a job"
+        )
+
+
 @contextmanager
-def _opened(engine: EngineChoice, workers: int) -> Iterator[Executor]:
-    executor: Executor = InlineExecutor() if engine.kind == "inline" else LocalExecutor(workers, engine.threads)
+def _opened(engine: EngineChoice, workers: int, path: Path) -> Iterator[Executor]:
+    executor = open_executor(engine, workers, path)
     try:
         yield executor
     finally:
         executor.close()
+        if isinstance(executor, DaskExecutor):
+            withdraw_connection(path)
+
+
+class _Publisher:
+    """Tells where workers can join, as soon as the run holds the population; and that some must, if there are none."""
+
+    def __init__(self, path: Path, executor: Executor, console: Console) -> None:
+        self._path, self._executor, self._console = path, executor, console
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted) and isinstance(self._executor, DaskExecutor):
+            publish_connection(self._path, Connection(self._executor.address, self._executor.tls))
+            if not self._executor.joined:
+                text = (
+                    f"no worker has joined yet; work begins with the first one (mpr-dist worker {self._path} adds some)"
+                )
+                self._console(Message(text))
 
 
 def _done(population: Population, number: int) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def run(
         _check(population)
         if restart:
             discard_unfinished(population)
-        record = _run_record(population, science, settings, say)
+        record = run_record(population, science, settings, say)
         started = events.RunStarted(
             population.name, record.first, record.last, type(executor).__name__, executor.workers
         )
@@ -100,7 +100,7 @@ def _check(population: Population) -> None:
         raise PopulationError(f"{population.path} has no species; add one first: mpr-dist species add")
 
 
-def _run_record(
+def run_record(
     population: Population, science: Science, settings: RunSettings, say: Callable[[str], None]
 ) -> RunRecord:
     """The run to continue, or a new one."""

@@ -20,12 +20,13 @@ _SHAPES = {"image_warp": "WIDTHxHEIGHT, such as 6x4", "volume_warp": "WIDTHxHEIG
 def refine_settings(file: Path | None, given: Mapping[str, Any], priors: Mapping[str, float | None]) -> RefineSettings:
     """Settings by the names of ``RefineSettings`` and ``Priors``; None means "not given".
 
-    The file may hold them at its top or in a table [refine], such as settings.toml of an iteration does.
+    The file may hold them at its top or in a table [refine], such as settings.toml of an iteration does. A table
+    [engine] says where to run (engine_options) and nothing about the result.
 
     Raises:
         InputError: the file cannot be read, a name or value is not understood, or nothing is to be refined.
     """
-    table = {} if file is None else _read(file)
+    table = {} if file is None else _settings_in(file)
     where = "settings" if file is None else str(file)
     from_file = table.pop("priors", {})
     if not isinstance(from_file, dict):
@@ -64,14 +65,22 @@ def _orders(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        InputError: missing or not TOML.
+    """
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except ValueError as error:
         raise InputError(f"{path}: not valid TOML ({error})") from error
-    inner = table.get("refine", table)
+
+
+def _settings_in(path: Path) -> dict[str, Any]:
+    table = read_toml(path)
+    inner = table.get("refine", {name: value for name, value in table.items() if name != "engine"})
     if not isinstance(inner, dict):
         raise InputError(f"{path}: refine must be a table, got {inner!r}")
     return dict(inner)

@@ -15,7 +15,8 @@ STOP_TEXT = "stopping: no new work, the series at hand are finished and kept; on
 class StopRequest:
     """Whether this run was asked to stop. Workers see it as a file, also those on other machines.
 
-    As a context manager it listens to Ctrl-C and SIGTERM (only in the main thread can a program listen).
+    As a context manager it listens to Ctrl-C, SIGTERM and SIGUSR1, which SLURM can send before a job's time is over
+    (only in the main thread can a program listen).
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 self._old[number] = signal.signal(number, self._on_signal)
         return self
 

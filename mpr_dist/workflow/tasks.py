@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpr_dist.engine.executor import TASK_ERRORS
+from mpr_dist.engine.leaving import is_leaving
 from mpr_dist.errors import MprError, SeriesError
 from mpr_dist.storage.accumulators import (
     Accumulators,
@@ -72,7 +73,7 @@ def run_batch(science: Science, batch: Batch) -> BatchOutcome:
     done: list[tuple[SeriesJob, SeriesReport, str]] = []
     failed: list[tuple[str, str]] = []
     for job in batch.jobs:
-        if batch.stop.exists():
+        if batch.stop.exists() or is_leaving():
             break
         sums.touched = False
         try:

@@ -46,3 +46,19 @@ def threads(_: int) -> tuple[str, int]:
     import numba
 
     return os.environ["OMP_NUM_THREADS"], int(numba.config.NUMBA_NUM_THREADS)
+
+
+def place(_: int) -> tuple[int, str, str]:
+    """Process, cards it sees, job it belongs to."""
+    time.sleep(0.3)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.environ.get("SLURM_JOB_ID", "")
+
+
+def steps(item: tuple[int, str]) -> tuple[int, bool]:
+    """A task of three seconds that says when it began and whether it was asked to leave by its end."""
+    from mpr_dist.engine.leaving import is_leaving
+
+    number, directory = item
+    (Path(directory) / f"begun-{number}-{os.getpid()}").touch()
+    time.sleep(3.0)
+    return os.getpid(), is_leaving()

@@ -10,7 +10,7 @@ import pytest
 from mpr_dist.workflow.stopping import StopRequest
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_first_asks_second_aborts(tmp_path: Path, number: int) -> None:
     before = signal.getsignal(number)
     file = tmp_path / "STOP"
