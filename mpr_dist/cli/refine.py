@@ -9,12 +9,24 @@ import typer
 from mpr_dist.cli import options as o
 from mpr_dist.cli.refine_options import refinement, settings_asked
 from mpr_dist.cli.shared import with_options
+from mpr_dist.errors import InputError
 
 if TYPE_CHECKING:
     from mpr_dist.workflow.launch import Outcome
 
 Restart = Annotated[bool, typer.Option("--restart", help="Discard an unfinished iteration instead of continuing it.")]
 Ewald = Annotated[str, typer.Option(metavar="off|on|reversed", help="Curved Ewald sphere, and its hand.")]
+MaxFailed = Annotated[
+    float, typer.Option(metavar="FRACTION", help="Stop when more than this share of the tilt series failed, 0 to 1.")
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="SERIES", help="Leave this series out of the iteration in force; repeatable."),
+]
+Added = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="SERIES", help="Add this series to the iteration in force; repeatable."),
+]
 _REFINE = "POP --iterations 4 --image-warp 6x4 --particles --stage-angles --defocus"
 FAILED_SERIES = 3
 
@@ -28,7 +40,7 @@ def register(app: typer.Typer) -> None:
             "mpr-dist refine POP --settings refine.toml --iterations 2",
         )
     )(refine)
-    app.command(epilog=o.examples("mpr-dist reconstruct POP"))(reconstruct)
+    app.command(epilog=o.examples("mpr-dist reconstruct POP", "mpr-dist reconstruct POP --without TS_07"))(reconstruct)
 
 
 @with_options(refinement)
@@ -57,6 +69,7 @@ def refine(
     workers: o.Workers = None,
     threads: o.Threads = 1,
     restart: Restart = False,
+    max_failed: MaxFailed = 0.5,
 ) -> None:
     """Refine: in every iteration new references, all tilt series against them, and new half-maps.
 
@@ -66,23 +79,37 @@ def refine(
     from mpr_dist.workflow.launch import EngineChoice, refine_population
 
     asked = settings_asked(context)
-    _end(refine_population(directory, asked, EngineChoice(engine, workers, threads), restart))
+    _end(refine_population(directory, asked, EngineChoice(engine, workers, threads), restart, max_failed))
 
 
 def reconstruct(
     directory: o.PopulationDir,
+    without: Without = None,
+    added: Added = None,
     ewald: Ewald = "off",
     engine: o.Engine = "local",
     workers: o.Workers = None,
     threads: o.Threads = 1,
     restart: Restart = False,
+    max_failed: MaxFailed = 0.5,
 ) -> None:
-    """Make new half-maps from the parameters as they are, without refining any."""
-    from mpr_dist.model.settings import RefineSettings
-    from mpr_dist.workflow.launch import EngineChoice, refine_population
+    """Make new half-maps from the parameters as they are, without refining any.
 
-    settings = RefineSettings(iterations=1, ewald=ewald)
-    _end(refine_population(directory, settings, EngineChoice(engine, workers, threads), restart))
+    With --without or --with only these tilt series are back-projected, and taken out of or added to the sums of the
+    iteration in force. That is exact: the maps have the bits of a run that never had, or always had, them. The next
+    refine works on all tilt series again.
+    """
+    from mpr_dist.model.settings import RefineSettings
+    from mpr_dist.workflow.change import Change
+    from mpr_dist.workflow.launch import EngineChoice, change_population, refine_population
+
+    chosen = EngineChoice(engine, workers, threads)
+    if without or added:
+        if ewald != "off":
+            raise InputError("--with and --without take the Ewald sphere of the iteration in force; leave --ewald out")
+        _end(change_population(directory, Change(tuple(without or ()), tuple(added or ())), chosen, restart))
+    else:
+        _end(refine_population(directory, RefineSettings(iterations=1, ewald=ewald), chosen, restart, max_failed))
 
 
 def _end(outcome: Outcome) -> None:

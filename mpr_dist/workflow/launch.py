@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mpr_dist.engine.events import Console
 from mpr_dist.engine.executor import Executor
@@ -18,12 +17,16 @@ from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan
 from mpr_dist.storage.population import load_population
+from mpr_dist.workflow.done import read_done
 from mpr_dist.workflow.plan import plan
 from mpr_dist.workflow.resources import available_memory
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
 
 ENGINES = ("local", "inline")
+
+if TYPE_CHECKING:
+    from mpr_dist.workflow.change import Change
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,11 @@ class Outcome:
 
 
 def refine_population(
-    path: Path, settings: RefineSettings, engine: EngineChoice | None = None, restart: bool = False
+    path: Path,
+    settings: RefineSettings,
+    engine: EngineChoice | None = None,
+    restart: bool = False,
+    max_failed: float = 0.5,
 ) -> Outcome:
     """Refine, or continue what was begun. Raises InputError when the memory does not suffice, and all that ``run``
     does."""
@@ -84,12 +91,33 @@ def refine_population(
     console = Console()
     try:
         with _opened(engine, planned.workers) as executor:
-            population = run(path, Physics(), RunSettings(settings), executor, (console,), restart)
+            population = run(path, Physics(), RunSettings(settings), executor, (console,), restart, max_failed)
     finally:
         console.close()
+    return _outcome(population, before)
+
+
+def change_population(path: Path, asked: Change, engine: EngineChoice | None = None, restart: bool = False) -> Outcome:
+    """Leave series out of the iteration in force, or add some; nothing is refined. Raises what ``change`` does."""
+    from mpr_dist.workflow.change import change
+    from mpr_dist.workflow.physics import Physics
+
+    engine = engine or EngineChoice()
+    workers = engine.workers_for(max(1, len(asked.added)))
+    before = load_population(path).iteration
+    console = Console()
+    try:
+        with _opened(engine, workers) as executor:
+            population = change(path, Physics(), asked, executor, (console,), restart)
+    finally:
+        console.close()
+    return _outcome(population, before)
+
+
+def _outcome(population: Population, before: int) -> Outcome:
     failed: dict[str, str] = {}
     for number in range(before + 1, population.iteration + 1):
-        failed |= _done(population, number).get("failed", {})
+        failed |= (read_done(population.files(number)) or {}).get("failed", {})
     return Outcome(population, before + 1, failed)
 
 
@@ -108,8 +136,3 @@ def _opened(engine: EngineChoice, workers: int) -> Iterator[Executor]:
         yield executor
     finally:
         executor.close()
-
-
-def _done(population: Population, number: int) -> dict[str, Any]:
-    record = json.loads(population.files(number).done.read_text("utf-8"))
-    return record if isinstance(record, dict) else {}
