@@ -65,7 +65,11 @@ def change(
         InputError: a series is not known, not there or there already, or nothing would be left.
         PopulationError: the iteration in force was made by other versions, or its files are not as they were.
     """
-    with session(path, listeners) as (population, stop):
+
+    def say(text: str) -> None:
+        events.tell(listeners, events.Message(text))
+
+    with session(path, say) as (population, stop):
         base = _base(population)
         _check_asked(population, base, asked)
         if restart:

@@ -6,7 +6,7 @@ The same command continues a run that was interrupted: ``run.json`` remembers wh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,10 +55,14 @@ def run(
 
     if not 0 <= max_failed <= 1:
         raise InputError(f"--max-failed is a share of the tilt series, from 0 to 1; got {max_failed:g}")
-    with session(path, listeners) as (population, stop):
+
+    def say(text: str) -> None:
+        events.tell(listeners, events.Message(text))
+
+    with session(path, say) as (population, stop):
         if restart:
             discard_unfinished(population)
-        record = _run_record(population, science, settings, listeners)
+        record = _run_record(population, science, settings, say)
         started = events.RunStarted(
             population.name, record.first, record.last, type(executor).__name__, executor.workers
         )
@@ -74,16 +78,12 @@ def run(
 
 
 @contextmanager
-def session(path: Path, listeners: Sequence[events.Listener]) -> Iterator[tuple[Population, StopRequest]]:
+def session(path: Path, say: Callable[[str], None]) -> Iterator[tuple[Population, StopRequest]]:
     """Hold the lock of the population at ``path``, put it in order after an earlier end, and listen to signals.
 
     Raises:
         PopulationError: locked, or nothing to work with. DiskFull: whenever a full disk ends the body.
     """
-
-    def say(text: str) -> None:
-        events.tell(listeners, events.Message(text))
-
     path = load_population(path).path  # before anything is written: is this a population at all?
     with _full_disk_in_words(), locked(path, say), StopRequest() as stop:
         clean_litter(path, spare="LOCK")
@@ -132,13 +132,9 @@ def _check(population: Population) -> None:
 
 
 def _run_record(
-    population: Population, science: Science, settings: RunSettings, listeners: Sequence[events.Listener]
+    population: Population, science: Science, settings: RunSettings, say: Callable[[str], None]
 ) -> RunRecord:
     """The run to continue, or a new one."""
-
-    def say(text: str) -> None:
-        events.tell(listeners, events.Message(text))
-
     if settings.refine.iterations < 1:
         raise InputError(f"a run needs at least 1 iteration, got {settings.refine.iterations}")
     path = _record_path(population)
