@@ -31,6 +31,7 @@ from mpr_dist.storage.accumulators import (
 )
 from mpr_dist.storage.population import advance, last_iteration_with, read_table
 from mpr_dist.storage.publish import publish_bytes
+from mpr_dist.workflow.carrying import map_carrying
 from mpr_dist.workflow.done import read_done
 from mpr_dist.workflow.iteration import IterationDriver, Tools
 from mpr_dist.workflow.jobs import series_jobs
@@ -71,6 +72,9 @@ def change(
 
     with session(path, say) as (population, stop):
         base = _base(population)
+        if _is_done(base, asked):
+            say(f"iteration {base.number:03d}, which is in force, is that already")
+            return population
         _check_asked(population, base, asked)
         if restart:
             discard_unfinished(population)
@@ -87,6 +91,12 @@ def _base(population: Population) -> IterationFiles:
             "run mpr-dist refine or mpr-dist reconstruct first"
         )
     return population.files(population.iteration)
+
+
+def _is_done(base: IterationFiles, asked: Change) -> bool:
+    """Whether this very change made the iteration in force, such as by a driver that was killed at its very end."""
+    made = read_table(base.settings).get("change", {})
+    return bool(made) and (made["without"], made["with"]) == (sorted(set(asked.without)), sorted(set(asked.added)))
 
 
 def _check_asked(population: Population, base: IterationFiles, asked: Change) -> None:
@@ -156,7 +166,7 @@ class ChangeDriver(IterationDriver):
         sums = {name: self.base.species(name).accumulator for name in self.shapes}
         work = partial(run_take_away, self.tools.science)
         task = TakeAway(jobs, sums, manifest, self.files.partials)
-        for done in self.tools.executor.map_unordered(work, self._until_stopped([task])):
+        for done in map_carrying(self.tools.executor, work, self._until_stopped([task])):
             done.unwrap()
 
     def _record(self, resolution: Mapping[str, float | None]) -> dict[str, Any]:

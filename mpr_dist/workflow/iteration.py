@@ -26,6 +26,7 @@ from mpr_dist.storage.accumulators import Manifest
 from mpr_dist.storage.ledger import FORMAT_VERSION, SESSION, Ledger
 from mpr_dist.storage.publish import clean_litter, disk
 from mpr_dist.workflow.acceptance import Acceptance
+from mpr_dist.workflow.carrying import map_carrying
 from mpr_dist.workflow.containment import Containment
 from mpr_dist.workflow.done import publish_done
 from mpr_dist.workflow.iteration_report import write_report
@@ -124,7 +125,7 @@ class IterationDriver:
             found = {job.species.name: kept_reference(job) for job in jobs}
             missing = [job for job in jobs if found[job.species.name] is None]
             work = partial(run_prepare, self.tools.science)
-            for done in self.tools.executor.map_unordered(work, self._until_stopped(missing)):
+            for done in map_carrying(self.tools.executor, work, self._until_stopped(missing)):
                 reference = done.unwrap()
                 keep_reference(done.item, reference)
                 found[reference.species] = reference
@@ -173,7 +174,7 @@ class IterationDriver:
     def _dispatch(self, pending: list[str], cost: dict[str, float]) -> None:
         while pending and not self.tools.stop():
             work = partial(run_batch, self.tools.science)
-            for done in self.tools.executor.map_unordered(work, self._until_stopped(self._batches(pending, cost))):
+            for done in map_carrying(self.tools.executor, work, self._until_stopped(self._batches(pending, cost))):
                 if done.error is None:
                     self._take(done.unwrap(), cost)
                 elif is_disk_full(done.error):
@@ -261,7 +262,7 @@ class IterationDriver:
         resolution: dict[str, float | None] = {}
         with self._stage("finish", len(jobs)):
             work = partial(run_finish, self.tools.science)
-            for done in self.tools.executor.map_unordered(work, self._until_stopped(jobs)):
+            for done in map_carrying(self.tools.executor, work, self._until_stopped(jobs)):
                 resolution[done.item.species.name] = finite(done.unwrap().resolution_A)
         self._end_if_stopped()
         for name, value in sorted(resolution.items()):

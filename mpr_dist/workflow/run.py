@@ -35,6 +35,10 @@ class RunRecord:
     last: int
     asked: str
 
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
 
 def run(
     path: Path,
@@ -142,9 +146,13 @@ def _run_record(
     begun = population.files(population.iteration + 1).settings.exists()
     old = _read_record(path)
     count = settings.refine.iterations
+    if old is not None and old.asked == asked and (old.last, old.count) == (population.iteration, count):
+        # A driver killed after its last iteration, before it could say so: nobody asked for more.
+        say(f"the run of iterations {old.first:03d} to {old.last:03d} was finished; the same command again adds more")
+        return old
     if old is not None and population.iteration < old.last and (begun or old.asked == asked):
         # If an iteration is begun and something else was asked for, its settings.toml will say what differs.
-        if old.asked == asked and old.last - old.first + 1 == count:
+        if old.asked == asked and old.count == count:
             say(f"continuing the run of iterations {old.first:03d} to {old.last:03d}")
             return old
         if begun and old.asked == asked:
