@@ -279,6 +279,7 @@ class IterationDriver:
         failed = len(self.containment.failed)
         self._tell(events.IterationFinished(self.files.number, done, failed, seconds))
         self._report()
+        self._clean()  # what workers that were killed left behind
         publish_done(self.files, self._record(resolution))
         disk().remove_tree(self.files.scratch)
 

@@ -72,7 +72,9 @@ def _storm(folder: Path, expected: dict[str, str], workers: int, kills: int, per
             directory.mkdir()
             population = make_population(directory, series=SERIES)
             chaos.run(directory, min(per_run, kills - chaos.total))
-            assert content(population) == expected, f"{workers} workers, run {rounds}"
+            # A worker that outlived its driver may be killed later, even after the end, and leave a temporary file.
+            result = {name: value for name, value in content(population).items() if "/.tmp-" not in name}
+            assert result == expected, f"{workers} workers, run {rounds}"
             assert load_population(population.path).iteration == 2
             for number in (1, 2):
                 assert (read_done(population.files(number)) or {})["series"] == names
