@@ -30,8 +30,9 @@ class Containment:
     ledger: Ledger
     failed: dict[str, Failure] = field(default_factory=dict)
     hosts: dict[str, deque[str]] = field(default_factory=dict)  # "" for a series that went well
+    places: dict[str, str] = field(default_factory=dict)  # series -> host where it failed first
     forgiven: set[str] = field(default_factory=set)
-    judged: set[str] = field(default_factory=set)
+    judged: dict[str, bool] = field(default_factory=dict)  # whether a host with many failures could be avoided
 
     def fail(self, failure: Failure) -> None:
         """Leave a series out, for good unless its host is blamed later."""
@@ -42,20 +43,26 @@ class Containment:
         """What a batch brought, for the judgement of its host."""
         last = self.hosts.setdefault(host, deque(maxlen=OF_LAST))
         last.extend("" for _ in done)
-        last.extend(name for name in failed if name not in self.forgiven)
+        for name in failed:
+            if name not in self.forgiven:
+                last.append(name)
+                self.places[name] = host
 
     def avoid_bad_hosts(self, executor: Executor) -> list[tuple[str, tuple[str, ...]]]:
         """Hosts to be avoided from now on, with the series that are tried again elsewhere."""
         found = []
         for host, last in self.hosts.items():
-            blamed = tuple(sorted({name for name in last if name}))
-            if len(blamed) < BLAMED or host in self.judged:
+            if host not in self.judged and len(set(last) - {""}) >= BLAMED:
+                self.judged[host] = avoid_host(executor, host)
+            # Where there is no other host, series fail for what they are. What an avoided one still had at hand may
+            # fail after it was judged.
+            if not self.judged.get(host, False):
                 continue
-            self.judged.add(host)
-            if not avoid_host(executor, host):
-                continue  # there is no other: then the series fail for what they are
-            again = tuple(name for name in blamed if name in self.failed)
-            self.ledger.append("host", host=host, outcome=BAD_HOST, series=blamed)
+            there = (name for name, place in self.places.items() if place == host and name not in self.forgiven)
+            again = tuple(sorted(name for name in there if name in self.failed))
+            if not again:
+                continue
+            self.ledger.append("host", host=host, outcome=BAD_HOST, series=again)
             for name in again:
                 del self.failed[name]
             self.forgiven.update(again)

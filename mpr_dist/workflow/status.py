@@ -102,7 +102,7 @@ def _from_ledger(records: Sequence[Record]) -> Decided:
             name = line["series"]
             failed[name] = Failure(name, line.get("outcome", BAD_SERIES), line["reason"])
         elif line["kind"] == "host":
-            hosts[line["host"]] = tuple(line["series"])
+            hosts[line["host"]] = (*hosts.get(line["host"], ()), *line["series"])
             for name in line["series"]:
                 failed.pop(name, None)  # they are tried again elsewhere
         elif line["kind"] == SESSION:
