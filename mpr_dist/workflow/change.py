@@ -40,6 +40,9 @@ from mpr_dist.workflow.run_settings import RunSettings, check_versions
 from mpr_dist.workflow.science import Science, SeriesJob
 from mpr_dist.workflow.series_results import input_hash, is_reusable, publish_summary, published_hash, read_summary
 
+# settings that a back-projection depends on; the others only matter to a refinement
+BACKPROJECTING = ("weight_threshold", "ewald")
+
 
 @dataclass(frozen=True)
 class Change:
@@ -126,10 +129,9 @@ def _settings(base: IterationFiles, science: Science, asked: Change) -> RunSetti
                 "away or added now would not be what was added then. Use that version, or reconstruct all of it"
             )
     check_versions(begun, f"iteration {base.number:03d} was made with")
-    refine = RefineSettings(iterations=1)
-    threshold = begun.get("refine", {}).get("weight_threshold", refine.weight_threshold)
+    refine = {name: begun["refine"][name] for name in BACKPROJECTING if name in begun.get("refine", {})}
     about: dict[str, Any] = {"of": base.number, "without": sorted(set(asked.without)), "with": sorted(set(asked.added))}
-    return RunSettings(replace(refine, weight_threshold=threshold), int(begun["exponent"]), about)
+    return RunSettings(RefineSettings(iterations=1, **refine), int(begun["exponent"]), about)
 
 
 class ChangeDriver(IterationDriver):

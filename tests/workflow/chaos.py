@@ -15,8 +15,11 @@ from pathlib import Path
 
 import psutil
 
+from mpr_dist.storage.population import load_population
+
 HERE = Path(__file__).parent
 PATIENCE_S = 180
+ITERATIONS = 2  # that chaos_drive.py asks for
 
 
 @dataclass
@@ -108,6 +111,8 @@ class Chaos:
             if code is not None:
                 assert code == -signal.SIGKILL, (directory / "driver.log").read_text()[-3000:]
                 self.cluster.mend()
+                if self._is_finished(directory / "pop"):
+                    break
                 driver = self._drive(directory)
             elif planned > 0 and time.monotonic() > next_kill:
                 planned -= self._kill_somebody(driver, tickets, planned)
@@ -117,6 +122,10 @@ class Chaos:
             _, kind, _, place = used.name.split("-", 3)
             self.kills[f"{kind}, at an operation on the disk"] += 1
             self.places[_place(place)] += 1
+
+    def _is_finished(self, population: Path) -> bool:
+        """Whether nothing but its own exit was missing when the driver died; the same command would add to the run."""
+        return not (population / "run.json").exists() and load_population(population).iteration == ITERATIONS
 
     def _drive(self, directory: Path) -> subprocess.Popen[bytes]:
         self.drivers += 1
