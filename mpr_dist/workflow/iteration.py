@@ -25,6 +25,7 @@ from mpr_dist.refinement.batches import guided_batches
 from mpr_dist.storage.accumulators import Manifest
 from mpr_dist.storage.ledger import FORMAT_VERSION, SESSION, Ledger
 from mpr_dist.storage.publish import clean_litter, disk
+from mpr_dist.workflow import at_hand
 from mpr_dist.workflow.acceptance import Acceptance
 from mpr_dist.workflow.carrying import map_carrying
 from mpr_dist.workflow.containment import Containment
@@ -115,6 +116,7 @@ class IterationDriver:
 
     def _clean(self) -> None:
         files = self.files
+        disk().remove_tree(at_hand.directory(files.partials))  # deaths of an earlier session are forgiven
         species = [files.species(each.name).directory for each in self.population.species]
         for directory in (files.root, files.series_directory, files.partials, files.references, *species):
             clean_litter(directory)

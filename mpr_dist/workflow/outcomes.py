@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mpr_dist.engine.executor import WorkerDied
 from mpr_dist.errors import DiskFull, MprError, TooManyFailed
+from mpr_dist.workflow.at_hand import Poisonous
 
 BAD_SERIES = "bad series"
 FILE_MISSING = "file missing"
@@ -35,7 +36,7 @@ class Failure:
 
 def failure(series: str, error: Exception) -> Failure:
     """What ``error`` means for a series."""
-    if isinstance(error, WorkerDied):
+    if isinstance(error, WorkerDied | Poisonous):
         return Failure(series, WORKER_DIED, reason(error))
     if isinstance(error, MemoryError):
         return Failure(series, OUT_OF_MEMORY, reason(error))

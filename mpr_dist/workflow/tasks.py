@@ -21,6 +21,7 @@ from mpr_dist.storage.accumulators import (
     write_slab,
 )
 from mpr_dist.storage.publish import publish_json
+from mpr_dist.workflow.at_hand import at_hand
 from mpr_dist.workflow.outcomes import Failure, disk_full, failure, is_disk_full
 from mpr_dist.workflow.science import (
     FinishJob,
@@ -81,7 +82,8 @@ def run_batch(science: Science, batch: Batch) -> BatchOutcome:
             break
         sums.touched = False
         try:
-            done.append(_run_series(science, job, sums))
+            with at_hand(batch.partials, job.name):
+                done.append(_run_series(science, job, sums))
         except TASK_ERRORS as error:
             if is_disk_full(error):
                 raise disk_full(error) from error

@@ -152,6 +152,7 @@ def test_poison_and_greed_are_left_out_by_name(tmp_path: Path) -> None:
         "TS_03": "done",
         "TS_04": "out of memory",
     }
+    assert calls(tmp_path / "calls", "kill") == ["TS_02"] * 4  # the first and three more tries
     assert calls(tmp_path / "calls", "refine").count("TS_02") == 1  # its parameters were kept through all its deaths
     shown = status_lines(status(population))
     assert any("TS_04: LEFT OUT, out of memory" in line for line in shown)
