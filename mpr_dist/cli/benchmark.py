@@ -21,7 +21,8 @@ Folder = Annotated[
 @app.command(epilog=examples("mpr-dist benchmark scaling", "mpr-dist benchmark scaling --workers 1,2,4,8 --json"))
 def scaling(
     workers: Annotated[str, typer.Option(metavar="N,N", help="Numbers of workers to compare, of one thread.")] = "1,2",
-    series: Annotated[int, typer.Option(help="Simulated tilt series.")] = 24,
+    series: Annotated[int, typer.Option(help="Simulated tilt series.")] = 16,
+    particles: Annotated[int, typer.Option(help="Particles in each of them.")] = 32,
     folder: Folder = None,
     json: AsJson = False,
 ) -> None:
@@ -29,7 +30,7 @@ def scaling(
     from mpr_dist.workflow.benchmark_scaling import measure_scaling
     from mpr_dist.workflow.benchmark_tables import scaling_lines, scaling_record
 
-    measured = measure_scaling(_numbers(workers), series, _quietly, folder, progress())
+    measured = measure_scaling(_numbers(workers), series, _quietly, particles, folder, progress())
     _print(json, scaling_record(measured), scaling_lines(measured))
 
 

@@ -62,19 +62,22 @@ def measure_scaling(
     workers: Sequence[int],
     series: int,
     say: Callable[[str], None],
+    particles: int = 32,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Scaling:
     """Refine copies of one simulated population with each number of workers of one thread.
 
+    ``particles`` of each series: fewer, and the writing of partials weighs more than it does in practice.
+
     Raises:
         InputError: no number of workers, or one below 1.
     """
-    if not workers or min(workers) < 1 or series < 1:
+    if not workers or min(workers) < 1 or series < 1 or particles < 2:
         raise InputError(f"--workers needs numbers from 1 on, such as 1,2; got {list(workers)} for {series} series")
     with TemporaryDirectory(dir=folder, prefix="mpr-dist-benchmark-") as directory:
         template = Path(directory) / "population"
-        _simulate(Path(directory) / "project", template, series, progress)
+        _simulate(Path(directory) / "project", template, (series, particles), progress)
         points = []
         for count in sorted(set(workers)):
             say(f"{series} series, {count} worker{'s' * (count > 1)}")
@@ -82,8 +85,9 @@ def measure_scaling(
     return Scaling(series, tuple(points))
 
 
-def _simulate(project: Path, population: Path, series: int, progress: Progress | None) -> None:
-    made = simulate_project(project, replace(SimulateSettings.fixture(), n_series=series), progress)
+def _simulate(project: Path, population: Path, size: tuple[int, int], progress: Progress | None) -> None:
+    simulated = replace(SimulateSettings.fixture(), n_series=size[0], particles_per_series=size[1])
+    made = simulate_project(project, simulated, progress)
     create_population(population, "scaling")
     add_warp_source(population, SourceRequest("simulated", made.files.settings))
     species = made.species

@@ -76,7 +76,7 @@ def test_efficiency_is_speed_over_workers() -> None:
 
 @pytest.mark.slow
 def test_more_workers_give_the_same_bits() -> None:
-    measured = measure_scaling([2, 1], 4, _silent)
+    measured = measure_scaling([2, 1], 4, _silent, particles=8)
     assert [point.workers for point in measured.points] == [1, 2]
     assert len({point.bits for point in measured.points}) == 1
     assert min(point.refine_s for point in measured.points) > 0
