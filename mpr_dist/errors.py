@@ -25,6 +25,14 @@ class PopulationError(MprError):
     exit_code = 2
 
 
+class DiskFull(MprError):
+    """There is no space left where something has to be written; when there is, the same command continues."""
+
+
+class TooManyFailed(MprError):
+    """More tilt series failed than the user said to bear; the same command tries them again."""
+
+
 class Interrupted(MprError):
     """The run was stopped cleanly; the same command continues it."""
 

@@ -11,12 +11,24 @@ from mpr_dist.cli import options as o
 from mpr_dist.cli.engine_options import certificates, engine_asked, placement
 from mpr_dist.cli.refine_options import refinement, settings_asked
 from mpr_dist.cli.shared import with_options
+from mpr_dist.errors import InputError
 
 if TYPE_CHECKING:
     from mpr_dist.workflow.launch import Outcome
 
 Restart = Annotated[bool, typer.Option("--restart", help="Discard an unfinished iteration instead of continuing it.")]
 Ewald = Annotated[str, typer.Option(metavar="off|on|reversed", help="Curved Ewald sphere, and its hand.")]
+MaxFailed = Annotated[
+    float, typer.Option(metavar="FRACTION", help="Stop when more than this share of the tilt series failed, 0 to 1.")
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", metavar="SERIES", help="Leave this series out of the iteration in force; repeatable."),
+]
+Added = Annotated[
+    list[str] | None,
+    typer.Option("--with", metavar="SERIES", help="Add this series to the iteration in force; repeatable."),
+]
 _REFINE = "POP --iterations 4 --image-warp 6x4 --particles --stage-angles --defocus"
 EngineFile = Annotated[
     Path | None, typer.Option("--settings", help="TOML file with a table [engine] that says where to run.")
@@ -40,7 +52,7 @@ def register(app: typer.Typer) -> None:
             f"mpr-dist refine {_REFINE} --scheduler-file scheduler.json",
         )
     )(refine)
-    app.command(epilog=o.examples("mpr-dist reconstruct POP"))(reconstruct)
+    app.command(epilog=o.examples("mpr-dist reconstruct POP", "mpr-dist reconstruct POP --without TS_07"))(reconstruct)
 
 
 @with_options(refinement, placement, certificates)
@@ -63,6 +75,7 @@ def refine(
     directory: o.PopulationDir,
     dry_run: DryRun = False,
     restart: Restart = False,
+    max_failed: MaxFailed = 0.5,
 ) -> None:
     """Refine: in every iteration new references, all tilt series against them, and new half-maps.
 
@@ -79,22 +92,37 @@ def refine(
     if dry_run:
         o.say(describe(directory, asked, choice))
     else:
-        _end(refine_population(directory, asked, choice, restart))
+        _end(refine_population(directory, asked, choice, restart, max_failed))
 
 
 @with_options(placement, certificates)
 def reconstruct(
     context: typer.Context,
     directory: o.PopulationDir,
+    without: Without = None,
+    added: Added = None,
     ewald: Ewald = "off",
     settings: EngineFile = None,
     restart: Restart = False,
+    max_failed: MaxFailed = 0.5,
 ) -> None:
-    """Make new half-maps from the parameters as they are, without refining any."""
-    from mpr_dist.model.settings import RefineSettings
-    from mpr_dist.workflow.launch import refine_population
+    """Make new half-maps from the parameters as they are, without refining any.
 
-    _end(refine_population(directory, RefineSettings(iterations=1, ewald=ewald), engine_asked(context), restart))
+    With --without or --with only these tilt series are back-projected, and taken out of or added to the sums of the
+    iteration in force. That is exact: the maps have the bits of a run that never had, or always had, them. The next
+    refine works on all tilt series again.
+    """
+    from mpr_dist.model.settings import RefineSettings
+    from mpr_dist.workflow.change import Change
+    from mpr_dist.workflow.launch import change_population, refine_population
+
+    chosen = engine_asked(context)
+    if without or added:
+        if ewald != "off":
+            raise InputError("--with and --without take the Ewald sphere of the iteration in force; leave --ewald out")
+        _end(change_population(directory, Change(tuple(without or ()), tuple(added or ())), chosen, restart))
+    else:
+        _end(refine_population(directory, RefineSettings(iterations=1, ewald=ewald), chosen, restart, max_failed))
 
 
 def _end(outcome: Outcome) -> None:

@@ -124,6 +124,7 @@ def write_slab(directory: Path, species: str, z: int, values: I64) -> int:
 def close_arrays(temporary: Path, final: Path, manifest: Manifest, crc: Mapping[str, Sequence[int]]) -> bool:
     """Write the manifest, last of all, and rename the directory into place."""
     record = asdict(manifest) | {"crc": {species: list(values) for species, values in crc.items()}}
+    record["check"] = _check(record)
     publish_json(temporary / "manifest.json", record)
     return publish_directory(temporary, final)
 
@@ -135,6 +136,9 @@ def read_manifest(directory: Path) -> Manifest:
     """
     try:
         record: dict[str, Any] = json.loads((directory / "manifest.json").read_text("utf-8"))
+        check = record.pop("check")
+        if check != _check(record):
+            raise DamagedPartial(directory, "its manifest is not the one that was written")
         shapes = {species: (int(z), int(y), int(x)) for species, (z, y, x) in record.pop("shapes").items()}
         crc = {species: tuple(int(v) for v in values) for species, values in record.pop("crc").items()}
         manifest = Manifest(shapes=shapes, crc=crc, **record)
@@ -235,6 +239,11 @@ class Accumulators(Mapping[str, I64]):
     def clear(self) -> None:
         for sums in self._sums.values():
             sums[...] = 0
+
+
+def _check(record: Mapping[str, Any]) -> str:
+    """Hash of a manifest, which it carries itself: of its content, not of its layout."""
+    return sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _slab(sums: I64, z: int) -> I64:

@@ -16,6 +16,9 @@ from mpr_dist.storage.publish import disk
 
 Record = dict[str, Any]
 
+FORMAT_VERSION = 1
+SESSION = "session"  # a driver began to work here; its record carries the version of the format
+
 
 def read_ledger(path: Path) -> list[Record]:
     """All complete records, in order; a torn last line is left out, a spoiled line before it is an error."""
@@ -36,7 +39,11 @@ class Ledger:
         """Add one record and return when it is on the disk."""
         record: Record = {"kind": kind, **fields}
         is_new = not self.path.exists()
-        disk().append(self.path, (json.dumps(record, sort_keys=True) + "\n").encode("utf-8"))
+        try:
+            disk().append(self.path, (json.dumps(record, sort_keys=True) + "\n").encode("utf-8"))
+        except OSError:  # such as a full disk: what is torn must not spoil the next record
+            self._cut_torn_line()
+            raise
         if is_new:
             disk().sync(self.path.parent)
         self.records.append(record)
@@ -67,4 +74,9 @@ def _complete(path: Path, data: bytes) -> Iterator[tuple[Record, int]]:
             ) from error
         if not isinstance(record, dict) or "kind" not in record:
             raise PopulationError(f"{path}, line {number}: a ledger record needs the key 'kind', got {line[:80]!r}")
+        if record["kind"] == SESSION and record.get("format_version") != FORMAT_VERSION:
+            raise PopulationError(
+                f"{path}, line {number}: format_version {record.get('format_version')}, but this mpr-dist reads "
+                f"{FORMAT_VERSION}; continue with the mpr-dist that began this iteration, or discard it with --restart"
+            )
         yield record, number

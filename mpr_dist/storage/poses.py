@@ -24,6 +24,8 @@ HALF = "wrpRandomSubset"
 SPECIES = "mprSpeciesName"  # "Name" keeps a species called 15 from being read as a number
 ROW = "mprParticleRow"  # from 0, in the table of the species
 BLOCK = "particles"
+FORMAT, VERSION = "mpr_dist", "mprFormatVersion"
+FORMAT_VERSION = 1
 
 
 def coordinate_names(sample: int) -> tuple[str, ...]:
@@ -65,7 +67,7 @@ def write_poses(path: Path, particles: Mapping[str, Particles]) -> None:
     ]
     names = [*coordinate_names(1), *angle_names(1), HALF, SAMPLES, SPECIES, ROW]
     together = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
-    write_table(path, {BLOCK: together})
+    write_table(path, {FORMAT: {VERSION: FORMAT_VERSION}, BLOCK: together})
 
 
 def read_poses(path: Path) -> dict[str, Particles]:
@@ -77,7 +79,12 @@ def read_poses(path: Path) -> dict[str, Particles]:
     """
     if not path.exists():
         return {}
-    table = read_blocks(path).get(BLOCK)
+    blocks = read_blocks(path)
+    about = blocks.get(FORMAT, {})
+    version = about.get(VERSION, FORMAT_VERSION)  # poses of the first release do not say
+    if version != FORMAT_VERSION:
+        raise SeriesError(f"{path}: format version {version}, but this mpr-dist reads {FORMAT_VERSION}; update it")
+    table = blocks.get(BLOCK)
     if table is None or isinstance(table, dict) or SPECIES not in table:
         raise SeriesError(f"{path}: expected a table data_{BLOCK} with a column {SPECIES}; restore the file")
     species = table[SPECIES].astype(str).to_numpy()

@@ -11,6 +11,7 @@ from mpr_dist.model.population import IterationFiles
 from mpr_dist.storage.accumulators import DamagedPartial, Manifest, read_manifest
 from mpr_dist.storage.ledger import Ledger
 from mpr_dist.storage.publish import disk, is_temporary
+from mpr_dist.workflow.carrying import map_carrying
 from mpr_dist.workflow.science import SeriesJob
 from mpr_dist.workflow.series_results import published_hash
 from mpr_dist.workflow.tasks import run_verify
@@ -55,7 +56,7 @@ class Acceptance:
         found = sorted(p.name for p in self._files.partials.iterdir() if p.is_dir() and not is_temporary(p))
         names = [*(n for n in known if n in found), *(n for n in found if n not in known)]
         paths = (self._files.partials / name for name in names if not stopped())
-        verdict = {done.item.name: done.unwrap() for done in executor.map_unordered(run_verify, paths)}
+        verdict = {done.item.name: done.unwrap() for done in map_carrying(executor, run_verify, paths)}
         rejected: list[tuple[str, str]] = [(name, "its files are gone") for name in known if name not in found]
         for name in names:
             if name not in verdict:

@@ -9,31 +9,36 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mpr_dist
 from mpr_dist.engine import events
 from mpr_dist.engine.executor import TASK_ERRORS, Executor
-from mpr_dist.errors import Interrupted, MprError
+from mpr_dist.errors import Interrupted, MprError, TooManyFailed
 from mpr_dist.model.population import IterationFiles, Population
 from mpr_dist.refinement.batches import guided_batches
 from mpr_dist.storage.accumulators import Manifest
-from mpr_dist.storage.ledger import Ledger
-from mpr_dist.storage.publish import clean_litter, disk, publish_json
+from mpr_dist.storage.ledger import FORMAT_VERSION, SESSION, Ledger
+from mpr_dist.storage.publish import clean_litter, disk
+from mpr_dist.workflow import at_hand
 from mpr_dist.workflow.acceptance import Acceptance
+from mpr_dist.workflow.carrying import map_carrying
+from mpr_dist.workflow.containment import Containment
+from mpr_dist.workflow.done import publish_done
 from mpr_dist.workflow.iteration_report import write_report
 from mpr_dist.workflow.jobs import prepare_jobs, series_cost, series_jobs, species_hash, species_inputs
 from mpr_dist.workflow.merge import merge
+from mpr_dist.workflow.outcomes import PARTIAL_LOST, STOPPED, Failure, end_of_run, failure, is_disk_full, reason
 from mpr_dist.workflow.references import keep_reference, kept_reference
 from mpr_dist.workflow.run_settings import RunSettings
 from mpr_dist.workflow.science import Context, FinishJob, Science, SeriesJob, Shape, finite
 from mpr_dist.workflow.stopping import StopRequest
-from mpr_dist.workflow.tasks import Batch, BatchOutcome, reason, run_batch, run_finish, run_prepare
+from mpr_dist.workflow.tasks import Batch, BatchOutcome, run_batch, run_finish, run_prepare
 from mpr_dist.workflow.watching import watching
 
 T = TypeVar("T")
@@ -45,12 +50,16 @@ REPORT_ERRORS: tuple[type[Exception], ...] = (*TASK_ERRORS, LookupError, TypeErr
 
 @dataclass(frozen=True)
 class Tools:
-    """What a run is done with: none of it may change the result, except the science."""
+    """What a run is done with: none of it may change the result, except the science.
+
+    ``max_failed``: share of the series, 0 to 1; when more fail, the run stops.
+    """
 
     science: Science
     executor: Executor
     stop: StopRequest
     listeners: tuple[events.Listener, ...] = ()
+    max_failed: float = 0.5
 
 
 class IterationDriver:
@@ -71,12 +80,23 @@ class IterationDriver:
         self.settings_hash = sha256((asked + species_hash(inputs)).encode()).hexdigest()
         self.context = Context(number, is_first, settings.refine, settings.exponent, self.settings_hash, inputs)
         self.shapes: dict[str, Shape] = {i.name: tools.science.footprint(i.species).accumulator_shape for i in inputs}
-        self.failed: dict[str, str] = {}
+        self.containment = Containment(len(population.series), tools.max_failed, self.ledger)
         self.alone: set[str] = set()
         self.attempts: dict[str, int] = {}
         self.jobs: dict[str, SeriesJob] = {}
 
     def run(self) -> None:
+        """Raises Interrupted, TooManyFailed, DiskFull, or what else ends the run; the ledger says so where it can."""
+        self.ledger.append(SESSION, format_version=FORMAT_VERSION, software=mpr_dist.__version__)
+        try:
+            self._run()
+        except (MprError, OSError) as error:
+            if not isinstance(error, Interrupted):
+                with suppress(OSError):  # the disk may be full
+                    self.ledger.append("ended", outcome=end_of_run(error), reason=reason(error))
+            raise
+
+    def _run(self) -> None:
         start = time.monotonic()
         number = self.files.number
         self._clean()
@@ -100,6 +120,7 @@ class IterationDriver:
 
     def _clean(self) -> None:
         files = self.files
+        disk().remove_tree(at_hand.directory(files.partials))  # deaths of an earlier session are forgiven
         species = [files.species(each.name).directory for each in self.population.species]
         for directory in (files.root, files.series_directory, files.partials, files.references, *species):
             clean_litter(directory)
@@ -110,7 +131,7 @@ class IterationDriver:
             found = {job.species.name: kept_reference(job) for job in jobs}
             missing = [job for job in jobs if found[job.species.name] is None]
             work = partial(run_prepare, self.tools.science)
-            for done in self.tools.executor.map_unordered(work, self._until_stopped(missing)):
+            for done in map_carrying(self.tools.executor, work, self._until_stopped(missing)):
                 reference = done.unwrap()
                 keep_reference(done.item, reference)
                 found[reference.species] = reference
@@ -128,7 +149,7 @@ class IterationDriver:
             self._refine()
             self._end_if_stopped()
             if not self.accepted.series:
-                reasons = "; ".join(f"{name}: {why}" for name, why in sorted(self.failed.items())[:3])
+                reasons = self.containment.first_reasons
                 raise MprError(
                     f"iteration {self.files.number:03d}: every one of {len(self.jobs)} tilt series failed, nothing to "
                     f"reconstruct from. The first reasons: {reasons or 'there are no series'}. "
@@ -159,21 +180,25 @@ class IterationDriver:
     def _dispatch(self, pending: list[str], cost: dict[str, float]) -> None:
         while pending and not self.tools.stop():
             work = partial(run_batch, self.tools.science)
-            for done in self.tools.executor.map_unordered(work, self._until_stopped(self._batches(pending, cost))):
+            for done in map_carrying(self.tools.executor, work, self._until_stopped(self._batches(pending, cost))):
                 if done.error is None:
                     self._take(done.unwrap(), cost)
+                elif is_disk_full(done.error):
+                    raise done.error
                 elif len(done.item.jobs) > 1:
                     # One of them brought the batch down; on its own it will be known by name.
                     self.alone.update(done.item.names)
                 else:
-                    self._fail(done.item.names[0], reason(done.error), cost)
+                    self._fail(failure(done.item.names[0], done.error), cost)
+                self._contain()
             pending = self._pending_without_hopeless(cost)
 
     def _pending_without_hopeless(self, cost: dict[str, float]) -> list[str]:
         """Series that are neither counted nor failed; one that was done often enough and never counted fails here."""
-        pending = [name for name in self.jobs if name not in self.accepted.series and name not in self.failed]
+        decided = self.accepted.series | self.containment.failed.keys()
+        pending = [name for name in self.jobs if name not in decided]
         for name in [name for name in pending if self.attempts.get(name, 0) >= ATTEMPTS]:
-            self._fail(name, f"its partial was lost or damaged {ATTEMPTS} times", cost)
+            self._fail(Failure(name, PARTIAL_LOST, f"its partial was lost or damaged {ATTEMPTS} times"), cost)
             pending.remove(name)
         return pending
 
@@ -201,8 +226,11 @@ class IterationDriver:
     def _take(self, outcome: BatchOutcome, cost: dict[str, float]) -> None:
         """Accept what a batch brought, name by name in the log, or say why not."""
         number = self.files.number
-        for name, why in outcome.failed:
-            self._fail(name, why, cost)
+        for failed in outcome.failed:
+            self._fail(failed, cost)
+        self.containment.note(
+            outcome.host, [one.name for one in outcome.done], [failed.series for failed in outcome.failed]
+        )
         for report in outcome.done:
             self.attempts[report.name] = self.attempts.get(report.name, 0) + 1
         if outcome.partial is None:
@@ -217,10 +245,18 @@ class IterationDriver:
             done = events.SeriesDone(number, report.name, cost[report.name], report.seconds, report.reused, numbers)
             self._tell(done)
 
-    def _fail(self, name: str, why: str, cost: dict[str, float]) -> None:
-        self.failed[name] = why
-        self.ledger.append("failed", series=name, reason=why)
+    def _fail(self, failed: Failure, cost: dict[str, float]) -> None:
+        self.containment.fail(failed)
+        name, why = failed.series, failed.reason
         self._tell(events.SeriesFailed(self.files.number, name, cost.get(name, 0.0), why))
+
+    def _contain(self) -> None:
+        """After every batch: leave out bad hosts, and stop where too much has failed."""
+        for host, again in self.containment.avoid_bad_hosts(self.tools.executor):
+            text = f"{len(again)} tilt series failed on host {host}: it is avoided, and they are tried again elsewhere"
+            self._tell(events.Message(text))
+        if self.containment.too_many:
+            self.tools.stop.ask()  # what the workers have finished is kept
 
     def _reject(self, name: str, why: str) -> None:
         self.accepted.reject(name, why)
@@ -232,7 +268,7 @@ class IterationDriver:
         resolution: dict[str, float | None] = {}
         with self._stage("finish", len(jobs)):
             work = partial(run_finish, self.tools.science)
-            for done in self.tools.executor.map_unordered(work, self._until_stopped(jobs)):
+            for done in map_carrying(self.tools.executor, work, self._until_stopped(jobs)):
                 resolution[done.item.species.name] = finite(done.unwrap().resolution_A)
         self._end_if_stopped()
         for name, value in sorted(resolution.items()):
@@ -242,15 +278,21 @@ class IterationDriver:
 
     def _close(self, resolution: dict[str, float | None], seconds: float) -> None:
         """DONE is the last file of an iteration; nothing in it changes afterwards, and scratch is no part of it."""
-        for name in self.failed:
+        for name in self.containment.failed:
             # It may have failed after it was published; it is not part of this iteration, so nothing vouches for it.
             disk().unlink(self.files.series(name).summary)
         done = len(self.accepted.series)
-        self._tell(events.IterationFinished(self.files.number, done, len(self.failed), seconds))
+        failed = len(self.containment.failed)
+        self._tell(events.IterationFinished(self.files.number, done, failed, seconds))
         self._report()
-        record = {"series": sorted(self.accepted.series), "failed": self.failed, "resolution_A": resolution}
-        publish_json(self.files.done, record)
+        self._clean()  # what workers that were killed left behind
+        publish_done(self.files, self._record(resolution))
         disk().remove_tree(self.files.scratch)
+
+    def _record(self, resolution: Mapping[str, float | None]) -> dict[str, Any]:
+        """For DONE."""
+        series = sorted(self.accepted.series)
+        return {"series": series, "resolution_A": dict(resolution), **self.containment.record()}
 
     def _report(self) -> None:
         """A report that cannot be written is told of; the iteration stands without it."""
@@ -264,7 +306,12 @@ class IterationDriver:
             return
         accepted = getattr(self, "accepted", None)
         done = len(accepted.series) if accepted is not None else 0
-        self.ledger.append("interrupted", series=done)
+        if self.containment.too_many:
+            raise TooManyFailed(
+                f"iteration {self.files.number:03d}: {self.containment.too_many}. {done} tilt series are done and "
+                "kept; when the cause is gone, the same command continues"
+            )
+        self.ledger.append("interrupted", series=done, outcome=STOPPED)
         raise Interrupted(
             f"stopped in iteration {self.files.number:03d} with {done} of {len(self.population.series)} tilt series "
             "done and kept; the same command continues"

@@ -19,7 +19,7 @@ from mpr_dist.workflow.fsc_table import read_fsc
 from mpr_dist.workflow.report import CurveOfIteration, ReportData, SeriesReport, SpeciesReport, render_report
 from mpr_dist.workflow.series_numbers import DETAILS
 from mpr_dist.workflow.series_results import read_summary
-from mpr_dist.workflow.status import decided
+from mpr_dist.workflow.status import Decided, decided
 
 # fewer particles in a half-set leave so much noise in its half-map that standard deviations, which take the reference
 # for granted, come out too small
@@ -44,8 +44,8 @@ def write_report(population: Population, iteration: int | None = None) -> Path:
 
 def report_data(population: Population, files: IterationFiles) -> ReportData:
     """What the report shows, from what is on the disk."""
-    accepted, failed = decided(files)
-    details = {name: _numbers(files, name) for name in sorted(accepted)}
+    found = decided(files)
+    details = {name: _numbers(files, name) for name in sorted(found.accepted)}
     per_half = {each.name: _per_half(files, each.name) for each in population.species}
     refine = read_table(files.settings).get("refine", {})
     return ReportData(
@@ -54,8 +54,8 @@ def report_data(population: Population, files: IterationFiles) -> ReportData:
         iteration=files.number,
         species=tuple(_species(population, files, each, per_half[each.name]) for each in population.species),
         series=tuple(_series(name, numbers) for name, numbers in details.items()),
-        failures=tuple(sorted(failed.items())),
-        warnings=tuple(_warnings(refine, details, per_half)),
+        failures=tuple((name, f"{one.outcome}: {one.reason}") for name, one in sorted(found.failed.items())),
+        warnings=(*_about_hosts(found), *_warnings(refine, details, per_half)),
         facts=tuple(_facts(files, population)),
     )
 
@@ -140,6 +140,16 @@ def _series(name: str, details: Mapping[str, Any]) -> SeriesReport:
 
 def _refines(refine: Mapping[str, Any]) -> bool:
     return "image_warp" in refine or any(refine.get(name) for name in ("particles", "stage_angles", "defocus"))
+
+
+def _about_hosts(found: Decided) -> Iterator[str]:
+    for host, names in sorted(found.hosts.items()):
+        yield (
+            f"Host {host} was avoided (bad host): {_list(names)} failed there and were tried again elsewhere. Look at "
+            "that machine before the next run."
+        )
+    if found.removed:
+        yield f"Left out because it was asked for (--without): {_list(found.removed)}."
 
 
 def _warnings(

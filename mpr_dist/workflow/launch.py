@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mpr_dist.engine.choice import EngineChoice as EngineChoice
 from mpr_dist.engine.connection import Connection, publish_connection, withdraw_connection
@@ -22,11 +21,15 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan
 from mpr_dist.storage.lock import locked
 from mpr_dist.storage.population import load_population
+from mpr_dist.workflow.done import read_done
 from mpr_dist.workflow.plan import plan
 from mpr_dist.workflow.resources import available_memory
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
 from mpr_dist.workflow.share import Share, run_share
+
+if TYPE_CHECKING:
+    from mpr_dist.workflow.change import Change
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,11 @@ class Outcome:
 
 
 def refine_population(
-    path: Path, settings: RefineSettings, engine: EngineChoice | None = None, restart: bool = False
+    path: Path,
+    settings: RefineSettings,
+    engine: EngineChoice | None = None,
+    restart: bool = False,
+    max_failed: float = 0.5,
 ) -> Outcome:
     """Refine, or continue what was begun. Raises InputError when the memory does not suffice, and all that ``run``
     does."""
@@ -65,12 +72,33 @@ def refine_population(
                 stale.unlink(missing_ok=True)
         with _opened(engine, planned.workers, path) as executor:
             listeners = (console, _Publisher(path, executor, console))
-            population = run(path, Physics(), RunSettings(settings), executor, listeners, restart)
+            population = run(path, Physics(), RunSettings(settings), executor, listeners, restart, max_failed)
     finally:
         console.close()
+    return _outcome(population, before)
+
+
+def change_population(path: Path, asked: Change, engine: EngineChoice | None = None, restart: bool = False) -> Outcome:
+    """Leave series out of the iteration in force, or add some; nothing is refined. Raises what ``change`` does."""
+    from mpr_dist.workflow.change import change
+    from mpr_dist.workflow.physics import Physics
+
+    engine = engine or EngineChoice()
+    workers = engine.workers_for(max(1, len(asked.added)))
+    before = load_population(path).iteration
+    console = Console()
+    try:
+        with _opened(engine, workers, path) as executor:
+            population = change(path, Physics(), asked, executor, (console,), restart)
+    finally:
+        console.close()
+    return _outcome(population, before)
+
+
+def _outcome(population: Population, before: int) -> Outcome:
     failed: dict[str, str] = {}
     for number in range(before + 1, population.iteration + 1):
-        failed |= _done(population, number).get("failed", {})
+        failed |= (read_done(population.files(number)) or {}).get("failed", {})
     return Outcome(population, before + 1, failed)
 
 
@@ -137,8 +165,3 @@ class _Publisher:
                     f"no worker has joined yet; work begins with the first one (mpr-dist worker {self._path} adds some)"
                 )
                 self._console(Message(text))
-
-
-def _done(population: Population, number: int) -> dict[str, Any]:
-    record = json.loads(population.files(number).done.read_text("utf-8"))
-    return record if isinstance(record, dict) else {}

@@ -15,6 +15,7 @@ from mpr_dist.storage.accumulators import (
     slab_starts,
 )
 from mpr_dist.storage.publish import clean_litter, disk, temporary_beside
+from mpr_dist.workflow.carrying import map_carrying
 from mpr_dist.workflow.tasks import Slab, run_slab
 
 
@@ -43,7 +44,7 @@ def merge(
     ]
     crc: dict[str, dict[int, int]] = {species: {} for species in targets}
     damaged: dict[Path, str] = {}
-    for done in executor.map_unordered(run_slab, (slab for slab in slabs if not stopped())):
+    for done in map_carrying(executor, run_slab, (slab for slab in slabs if not stopped())):
         if isinstance(done.error, DamagedPartial):
             damaged[done.error.partial] = done.error.why
         else:

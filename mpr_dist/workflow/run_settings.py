@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
@@ -15,15 +17,23 @@ from mpr_dist.model.population import IterationFiles
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.population import read_table, write_table
 
-LIBRARIES = ("numpy", "scipy", "numba", "zarr", "dask", "distributed")
+LIBRARIES = ("numpy", "scipy", "numba", "llvmlite", "zarr", "dask", "distributed")
+# those that compute: another version may change the last bits of a result
+COMPUTING = ("numpy", "scipy", "numba", "llvmlite")
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What determines the result of a run. ``exponent``: k of the fixed point, the same in all iterations."""
+    """What determines the result of a run.
+
+    Attributes:
+        exponent: k of the fixed point, the same in all iterations.
+        change: series that were added to, or left out of, an earlier iteration; empty for a run.
+    """
 
     refine: RefineSettings = field(default_factory=RefineSettings)
     exponent: int = 28
+    change: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self, science: str, is_first: bool) -> dict[str, Any]:
         """As TOML has it, which knows no None: what is not set is not there."""
@@ -35,7 +45,7 @@ class RunSettings:
             "software": mpr_dist.__version__,
             "science": science,
             "refine": refine,
-        }
+        } | ({"change": dict(self.change)} if self.change else {})
 
     def hash(self, science: str, is_first: bool) -> str:
         return sha256(json.dumps(self.table(science, is_first), sort_keys=True).encode()).hexdigest()
@@ -50,7 +60,9 @@ class RunSettings:
         if files.settings.exists():
             begun = read_table(files.settings)
             different = [key for key in _flat(asked) if _flat(begun).get(key) != _flat(asked)[key]]
-            different += [key for key in _flat(begun) if key.startswith("refine.") and key not in _flat(asked)]
+            different += [
+                key for key in _flat(begun) if key.startswith(("refine.", "change.")) and key not in _flat(asked)
+            ]
             if different:
                 what = ", ".join(
                     f"{key}: {_flat(begun).get(key, 'not set')} then, {_flat(asked).get(key, 'not set')} now"
@@ -60,10 +72,34 @@ class RunSettings:
                     f"iteration {files.number:03d} is unfinished and was begun otherwise ({what}); "
                     "continue it with the same command, or discard it with --restart"
                 )
+            check_versions(begun, f"iteration {files.number:03d} is unfinished and was begun with")
         else:
-            versions = {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
-            write_table(files.settings, {**asked, "versions": versions})
+            write_table(files.settings, {**asked, "versions": versions()})
         return self.hash(science, is_first)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of Python and the libraries, as settings.toml records them."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def check_versions(begun: Mapping[str, Any], what: str) -> None:
+    """Compare the libraries that compute with those that settings.toml ``begun`` names.
+
+    Raises:
+        PopulationError: they differ, so the bits of what is added now would, too.
+    """
+    then = begun.get("versions", {})
+    now = versions()
+    different = [name for name in COMPUTING if name in then and then[name] != now[name]]
+    if different:
+        old = ", ".join(f"{name} {then[name]}" for name in different)
+        new = ", ".join(f"{name} {now[name]}" for name in different)
+        raise PopulationError(
+            f"{what} {old}, but here is {new}: the last bits would differ, so they are not mixed. "
+            "Continue with the versions named, or begin it again with --restart"
+        )
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:

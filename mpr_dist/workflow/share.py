@@ -96,7 +96,8 @@ def run_share(
         if stop():
             own_stop.unlink(missing_ok=True)
             raise Interrupted(f"stopped with {len(done)} of {len(names)} series done and kept; run the share again")
-    return Share(number, done, dict(outcome.failed), outcome.partial)
+    reasons = {each.series: each.reason for each in outcome.failed}
+    return Share(number, done, reasons, outcome.partial)
 
 
 def _check(population: Population, number: int) -> None:

@@ -39,17 +39,23 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     running = "nothing runs" if holder is None else f"process {holder['pid']} on {holder['host']} runs here"
     lines = [f"population {status['name']}: iteration {status['iteration']:03d} is in force; {running}"]
     for iteration in status["iterations"]:
+        end = f" ({iteration['outcome']}{': ' * bool(iteration['reason'])}{iteration['reason']})"
+        state = iteration["state"] + (end if iteration["outcome"] else "")
         counts = ", ".join(f"{count} {state}" for state, count in sorted(iteration["counts"].items()))
-        lines.append(f"iteration {iteration['number']:03d}: {iteration['state']}; series: {counts}")
+        lines.append(f"iteration {iteration['number']:03d}: {state}; series: {counts}")
         lines += [
             f"  {name}: {resolution_text(result['resolution_A'])}"
             for name, result in iteration["species"].items()
             if result is not None
         ]
         lines += [
-            f"  {name}: LEFT OUT: {one['reason']}"
+            f"  {name}: LEFT OUT, {one['outcome']}: {one['reason']}"
             for name, one in iteration["series"].items()
             if one["state"] == "failed"
+        ]
+        lines += [
+            f"  host {host}: AVOIDED, bad host: {', '.join(names[:5])} failed there"
+            for host, names in iteration["hosts_avoided"].items()
         ]
     return lines
 

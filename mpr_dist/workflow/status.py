@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mpr_dist.model.population import IterationFiles, Population
-from mpr_dist.storage.ledger import read_ledger
+from mpr_dist.storage.ledger import SESSION, Record, read_ledger
 from mpr_dist.storage.lock import read_holder
+from mpr_dist.workflow.done import read_done
+from mpr_dist.workflow.outcomes import BAD_SERIES, STOPPED, Failure
 from mpr_dist.workflow.series_results import read_summary
 
 FORMAT_VERSION = 1
@@ -40,53 +43,97 @@ def status(population: Population) -> dict[str, Any]:
 
 
 def _iteration(population: Population, files: IterationFiles) -> dict[str, Any]:
-    accepted, failed = decided(files)
-    series = {entry.name: _series(files, entry.name, accepted, failed) for _, entry in population.series}
+    found = decided(files)
+    series = {entry.name: _series(files, entry.name, found) for _, entry in population.series}
+    outcome, why = found.end
     return {
         "number": files.number,
-        "state": _state(files),
+        "state": _state(files, outcome),
+        "outcome": outcome,
+        "reason": why,
+        "hosts_avoided": {host: list(names) for host, names in found.hosts.items()},
         "counts": dict(Counter(one["state"] for one in series.values())),
         "series": series,
         "species": {one.name: _read(files.species(one.name).result) for one in population.species},
     }
 
 
-def decided(files: IterationFiles) -> tuple[set[str], dict[str, str]]:
-    """Series that count, and those left out with their reasons: from DONE, or as far as the ledger has come."""
-    record = _read(files.done)
-    if record is not None and "series" in record:
-        return set(record["series"]), dict(record["failed"])
+@dataclass(frozen=True)
+class Decided:
+    """What has been decided about the series of an iteration.
+
+    Attributes:
+        failed: series that were left out, by name.
+        hosts: those that are avoided, with the series that failed there.
+        end: outcome and reason of a session that ended before the iteration was finished; empty while one is at work.
+        removed: series that were left out because that was asked for.
+    """
+
+    accepted: frozenset[str]
+    failed: dict[str, Failure]
+    hosts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    end: tuple[str, str] = ("", "")
+    removed: tuple[str, ...] = ()
+
+
+def decided(files: IterationFiles) -> Decided:
+    """From DONE, or as far as the ledger has come."""
+    ledger = _from_ledger(read_ledger(files.ledger))
+    record = read_done(files)
+    if record is None or "series" not in record:
+        return ledger
+    outcomes = record.get("outcomes", {})
+    failed = {name: Failure(name, outcomes.get(name, BAD_SERIES), why) for name, why in record["failed"].items()}
+    return Decided(frozenset(record["series"]), failed, ledger.hosts, removed=ledger.removed)
+
+
+def _from_ledger(records: Sequence[Record]) -> Decided:
     partials: dict[str, list[str]] = {}
-    failed: dict[str, str] = {}
-    for line in read_ledger(files.ledger):
+    failed: dict[str, Failure] = {}
+    hosts: dict[str, tuple[str, ...]] = {}
+    end = ("", "")
+    removed: tuple[str, ...] = ()
+    for line in records:
         if line["kind"] == "accept":
             partials[line["partial"]] = line["series"]
         elif line["kind"] == "reject":
             partials.pop(line["partial"], None)
         elif line["kind"] == "failed":
-            failed[line["series"]] = line["reason"]
-        elif line["kind"] == "interrupted":
+            name = line["series"]
+            failed[name] = Failure(name, line.get("outcome", BAD_SERIES), line["reason"])
+        elif line["kind"] == "host":
+            hosts[line["host"]] = (*hosts.get(line["host"], ()), *line["series"])
+            for name in line["series"]:
+                failed.pop(name, None)  # they are tried again elsewhere
+        elif line["kind"] == SESSION:
             failed.clear()  # they are tried again when the run continues
-    accepted = {name for names in partials.values() for name in names}
-    return accepted, {name: why for name, why in failed.items() if name not in accepted}
+            end = ("", "")
+        elif line["kind"] == "removed":
+            removed = tuple(line["series"])
+        elif line["kind"] in ("ended", "interrupted"):
+            end = (line.get("outcome", STOPPED), line.get("reason", ""))
+    accepted = frozenset(name for names in partials.values() for name in names)
+    return Decided(accepted, {name: one for name, one in failed.items() if name not in accepted}, hosts, end, removed)
 
 
-def _series(files: IterationFiles, name: str, accepted: set[str], failed: dict[str, str]) -> dict[str, Any]:
-    if name in failed:
-        return {"state": "failed", "reason": failed[name]}
+def _series(files: IterationFiles, name: str, found: Decided) -> dict[str, Any]:
+    if name in found.failed:
+        one = found.failed[name]
+        return {"state": "failed", "outcome": one.outcome, "reason": one.reason}
+    if name in found.removed:
+        return {"state": "removed"}
     summary = read_summary(files.series(name))
     numbers = {} if summary is None else summary.get("numbers", {})
     numbers = {key: value for key, value in numbers.items() if not isinstance(value, dict)}  # details: the report's
-    if name in accepted:
+    if name in found.accepted:
         return {"state": "done", **numbers}
     return {"state": "pending" if summary is None else "refined", **numbers}
 
 
-def _state(files: IterationFiles) -> str:
+def _state(files: IterationFiles, outcome: str) -> str:
     if files.is_finished:
         return "finished"
-    last = [record["kind"] for record in read_ledger(files.ledger)[-1:]]
-    return "interrupted" if last == ["interrupted"] else "unfinished"
+    return "interrupted" if outcome else "unfinished"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mpr_dist.engine.executor import TASK_ERRORS
 from mpr_dist.engine.leaving import is_leaving
-from mpr_dist.errors import MprError, SeriesError
+from mpr_dist.errors import SeriesError
 from mpr_dist.storage.accumulators import (
     Accumulators,
     DamagedPartial,
@@ -22,6 +22,8 @@ from mpr_dist.storage.accumulators import (
     write_slab,
 )
 from mpr_dist.storage.publish import publish_json
+from mpr_dist.workflow.at_hand import at_hand
+from mpr_dist.workflow.outcomes import Failure, disk_full, failure, is_disk_full
 from mpr_dist.workflow.science import (
     FinishJob,
     PrepareJob,
@@ -62,24 +64,31 @@ class BatchOutcome:
     """``partial`` holds exactly the series of ``done``; None if there are none. What is in neither was not begun."""
 
     done: tuple[SeriesReport, ...]
-    failed: tuple[tuple[str, str], ...]
+    failed: tuple[Failure, ...]
     partial: str | None
     host: str
 
 
 def run_batch(science: Science, batch: Batch) -> BatchOutcome:
-    """Refine and back-project one series after the other, then publish their sum as one partial."""
+    """Refine and back-project one series after the other, then publish their sum as one partial.
+
+    Raises:
+        DiskFull: no series is to blame for that.
+    """
     sums = Accumulators(batch.shapes)
     done: list[tuple[SeriesJob, SeriesReport, str]] = []
-    failed: list[tuple[str, str]] = []
+    failed: list[Failure] = []
     for job in batch.jobs:
         if batch.stop.exists() or is_leaving():
             break
         sums.touched = False
         try:
-            done.append(_run_series(science, job, sums))
+            with at_hand(batch.partials, job.name):
+                done.append(_run_series(science, job, sums))
         except TASK_ERRORS as error:
-            failed.append((job.name, reason(error)))
+            if is_disk_full(error):
+                raise disk_full(error) from error
+            failed.append(failure(job.name, error))
             if sums.touched:
                 _add_again(science, [job for job, _, _ in done], sums)
     partial = _publish(batch, {job.name: parameters for job, _, parameters in done}, sums) if done else None
@@ -147,9 +156,3 @@ def run_finish(science: Science, job: FinishJob) -> SpeciesOutcome:
     outcome = science.finish(job, read_accumulator(job.output.accumulator, job.species.name))
     publish_json(job.output.result, outcome.table())
     return outcome
-
-
-def reason(error: Exception) -> str:
-    """One line for people: our own errors speak for themselves, others say what they are."""
-    text = " ".join(str(error).split()) or "no further words"
-    return text if isinstance(error, MprError) else f"{type(error).__name__}: {text}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mpr_dist.engine.events import Event, SeriesRefined
 from mpr_dist.model.population import IterationFiles
@@ -38,7 +38,8 @@ def watching(
 
     def watch() -> None:
         while not ended.wait(SECONDS):
-            look()
+            with suppress(OSError):  # whoever is told may write it down, and a full disk is not ours to tell of
+                look()
 
     thread = threading.Thread(target=watch, name="watching", daemon=True)
     thread.start()

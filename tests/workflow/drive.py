@@ -12,10 +12,12 @@ from fake_science import FakeScience
 from mpr_dist.engine.events import Console
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.engine.local import LocalExecutor
-from mpr_dist.errors import MprError
+from mpr_dist.errors import DiskFull, MprError
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
+
+EXIT_FULL = 28
 
 
 def main() -> int:
@@ -26,7 +28,7 @@ def main() -> int:
         run(directory / "pop", science, RunSettings(RefineSettings(iterations=2)), executor, (Console(),))
     except MprError as error:
         print(error, file=sys.stderr)
-        return error.exit_code
+        return EXIT_FULL if isinstance(error, DiskFull) else error.exit_code
     finally:
         executor.close()
     return 0

@@ -101,10 +101,10 @@ def calls(directory: Path, what: str) -> list[str]:
     return sorted(path.name.split("-")[1] for path in directory.glob(f"{what}-*"))
 
 
-def make_population(directory: Path, series: int = 9) -> Population:
+def make_population(directory: Path, series: int = 9, without: tuple[str, ...] = ()) -> Population:
     population = create_population(directory / "pop", "fake")
     (directory / "calls").mkdir()
-    names = [f"TS_{i:02d}" for i in range(series)]
+    names = [name for name in (f"TS_{i:02d}" for i in range(series)) if name not in without]
     for name in names:
         population.files(0).series(name).xml.write_text(f"imported {name}")
         population.files(0).series(name).poses.write_text("imported")

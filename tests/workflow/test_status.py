@@ -35,7 +35,11 @@ def test_a_finished_iteration(tmp_path: Path) -> None:
     assert iteration["state"] == "finished"
     assert iteration["counts"] == {"done": 2, "failed": 1}
     assert iteration["series"]["TS_00"] == {"state": "done", "passes": 3, "score": 1.5}
-    assert iteration["series"]["TS_01"] == {"state": "failed", "reason": "series TS_01: no images"}
+    assert iteration["series"]["TS_01"] == {
+        "state": "failed",
+        "outcome": "bad series",
+        "reason": "series TS_01: no images",
+    }
     assert iteration["species"]["apo"]["resolution_A"] == 9.0
     assert record["running"] is None
 
