@@ -179,16 +179,16 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
 
 
 def test_masks_are_written_beside_the_averages(project):
-    """An 8-bit TIFF in mask/, as large as the image; the same content gives the same bytes."""
+    """An 8-bit TIFF in mask/, as large as the image, last row first; the same content gives the same bytes."""
     dirt = np.zeros((6, 9), np.uint8)
-    dirt[2:4, 5:] = 1
+    dirt[1:4, 5:] = 1
     path = project.mask("TS_07", 3)
     wp.write_mask(path, dirt)
     assert path.parent.parent == project.average("TS_07", 3).parent.parent
     assert path.stem == project.average("TS_07", 3).stem
     read = tifffile.imread(path)
     assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, dirt)
+    np.testing.assert_array_equal(read[::-1], dirt)
     before = path.read_bytes()
     wp.write_mask(path, dirt)
     assert path.read_bytes() == before

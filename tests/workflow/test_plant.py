@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.ctf import astigmatism_A
@@ -17,6 +16,7 @@ from mpr_dist.imaging.geometry import project, views
 from mpr_dist.maths.rotations import log_rotation
 from mpr_dist.maths.zernike import even_gamma_rad, even_terms, odd_phase_rad, odd_terms
 from mpr_dist.storage.mrc import read_image, read_volume
+from mpr_dist.storage.tiff import read_mask
 from mpr_dist.storage.warp_project import WarpProject
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.plant import nominal_series, spoiled, true_series
@@ -212,12 +212,10 @@ def test_masks_lie_where_warp_looks_for_them(everything):
     found = sorted((everything.files.root / "warp_frameseries" / "mask").iterdir())
     assert found == sorted(everything.files.mask(NAME, bead.tilt) for bead in wrong.beads)
     for bead in wrong.beads:
-        mask = tifffile.imread(everything.files.mask(NAME, bead.tilt))
+        mask = read_mask(everything.files.mask(NAME, bead.tilt))
         image = read_image(everything.files.average(NAME, bead.tilt))
-        assert mask.dtype == np.uint8
         assert mask.shape == image.shape
-        assert set(np.unique(mask)) == {0, 1}
-        assert image[mask == 1].mean() < 0.4 * image[mask == 0].mean()  # most of it is bead, two pixels around are not
+        assert image[mask].mean() < 0.4 * image[~mask].mean()  # most of it is bead, two pixels around are not
     blocked = read_image(everything.files.average(NAME, wrong.blocked[0]))
     clean = read_image(everything.files.average(NAME, int(everything.true_series[NAME].dose.argmin())))
     assert blocked.mean() == pytest.approx(0.1 * clean.mean(), rel=0.05)

@@ -15,6 +15,7 @@ from mpr_dist.maths.rotations import euler_to_matrix
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.storage.mrc import read_volume
 from mpr_dist.storage.star import read_blocks
+from mpr_dist.workflow.plant_particles import place_particles
 from mpr_dist.workflow.simulate import (
     SimulateSettings,
     SpeciesPlan,
@@ -40,6 +41,7 @@ def pdb(position: np.ndarray) -> str:
 @pytest.fixture
 def ring(tmp_path):
     """A file with D3 symmetry about axes that are not RELION's, off the origin; gzipped."""
+    pytest.importorskip("gemmi")
     rng = np.random.default_rng(0)
     unit = np.array([22.0, 3.0, 12.0]) + rng.uniform(-8, 8, (60, 3))
     whole = np.einsum("rij,aj->rai", rotations("D3"), unit).reshape(-1, 3)
@@ -72,6 +74,7 @@ def test_a_model_without_the_symmetry_is_refused(ring):
 
 def test_a_real_octahedral_model(shared):
     """Apoferritin 6Z6U: symmetric as it stands, of the known size, two million V A^3 of net potential."""
+    pytest.importorskip("gemmi")
     plan = species_plan(f"{shared}/data/models/6z6u.pdb.gz:7", "O")
     assert (plan.name, plan.particles) == ("6z6u", 7)
     species, atoms = specimen(replace(SimulateSettings.fixture(), species=(plan,)), 0)
@@ -150,8 +153,6 @@ def test_both_species_are_in_the_images(two):
 def test_adding_a_species_leaves_the_first_alone(two):
     """The first species' particles are where they are without the second."""
     alone = replace(two.settings, species=two.settings.species[:1])
-    from mpr_dist.workflow.plant_particles import place_particles
-
     for i, (name, series) in enumerate(two.true_series.items()):
         poses = place_particles(series, 0, two.species.diameter_A, alone, i)
         np.testing.assert_array_equal(poses.position_A, two.true_particles[name].position_A)
