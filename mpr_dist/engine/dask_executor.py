@@ -104,7 +104,8 @@ class DaskExecutor:
         from distributed import as_completed
 
         at_work: dict[str, T] = {}
-        completed = as_completed(raise_errors=False)
+        # the loop of our own client: otherwise that of whichever client of this process was made last
+        completed = as_completed(loop=self._client.loop, raise_errors=False)
         while True:
             for item in itertools.islice(items, max(0, window() - len(at_work))):
                 key = f"{_name(function)}-{uuid.uuid4().hex[:12]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +86,32 @@ def test_only_the_guilty_item_fails() -> None:
     assert [i for i, d in done.items() if d.error] == [2]
     assert isinstance(done[2].error, WorkerDied)
     assert len(done) == 8
+
+
+def test_another_client_of_the_process_does_not_matter(local: LocalExecutor) -> None:
+    """The client that was made last is Dask's default. Its loop may stand still; ours goes on."""
+    from distributed import Client, default_client
+
+    held, release = threading.Event(), threading.Event()
+
+    def stand_still() -> None:
+        held.set()
+        release.wait(60)
+
+    other = LocalExecutor(workers=1)
+    stray = Client(other.client.cluster)
+    try:
+        assert default_client() is stray
+        assert stray.loop is not local.client.loop
+        stray.loop.add_callback(stand_still)
+        assert held.wait(10)
+        results = local.map_unordered(tasks.square, range(3))
+        found: list[int] = []
+        reader = threading.Thread(target=lambda: found.extend(d.unwrap() for d in results), daemon=True)
+        reader.start()
+        reader.join(20)
+        assert sorted(found) == [0, 1, 4]
+    finally:
+        release.set()
+        stray.close()
+        other.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytest.importorskip("cryptography", reason="needs cryptography: pip install 'mpr_dist[tls]'")
@@ -44,6 +45,16 @@ def _start(address: str, *more: str) -> subprocess.Popen[str]:
     )
 
 
+def _end(worker: subprocess.Popen[str]) -> int:
+    """Its exit code; a worker that does not go is killed with its children, so that no test leaves one behind."""
+    try:
+        return worker.wait(2 * PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        for process in (*psutil.Process(worker.pid).children(recursive=True), worker):
+            process.kill()
+        raise
+
+
 def _count(executor: LocalExecutor) -> int:
     return len(executor.client.scheduler_info(n_workers=-1)["workers"])
 
@@ -74,13 +85,13 @@ def test_a_client_without_the_certificate_is_refused(encrypted: LocalExecutor) -
     address = encrypted.address
     assert address.startswith("tls://")
     with pytest.raises(OSError, match=r"(?i)timed out|tls|closed|ssl"):
-        Client(address.replace("tls://", "tcp://"), timeout=3)
+        Client(address.replace("tls://", "tcp://"), timeout=3, set_as_default=False)
     with pytest.raises(OSError, match=r"(?i)timed out|certificate|tls|ssl"):
-        Client(address, timeout=3, security=make_tls(TlsFiles()).security())
+        Client(address, timeout=3, set_as_default=False, security=make_tls(TlsFiles()).security())
     with pytest.raises((TypeError, RuntimeError, OSError, ValueError)):
-        Client(address, timeout=3)
+        Client(address, timeout=3, set_as_default=False)
     assert encrypted.tls is not None
-    with Client(address, timeout=10, security=encrypted.tls.security()) as client:
+    with Client(address, timeout=10, set_as_default=False, security=encrypted.tls.security()) as client:
         assert client.scheduler_info()["address"] == address
 
 
@@ -101,7 +112,8 @@ def test_joined_workers_share_the_cards(encrypted: LocalExecutor, secret: Path) 
         places = {done.unwrap()[:2] for done in encrypted.map_unordered(tasks.place, range(16))}
     finally:
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(PATIENCE_S) == 0
+        code = _end(worker)
+    assert code == 0
     assert sorted(cards for _, cards in places) == ["0", "0", "1", "1"]
     _wait(lambda: _count(encrypted) == 0)
 
@@ -194,8 +206,6 @@ def test_another_version_does_not_join(tmp_path: Path) -> None:
 
 def test_nothing_listens_beyond_loopback(encrypted: LocalExecutor, secret: Path) -> None:
     """Every listening socket of a local cluster and of its workers, dashboards included."""
-    import psutil
-
     executor = LocalExecutor(workers=1)
     worker = _start(encrypted.address, "--tls", str(secret), "--interface", "lo")
     try:
@@ -209,7 +219,7 @@ def test_nothing_listens_beyond_loopback(encrypted: LocalExecutor, secret: Path)
         ]
     finally:
         worker.terminate()
-        worker.wait(PATIENCE_S)
+        _end(worker)
         executor.close()
     assert len(sockets) >= 6
     assert set(sockets) == {"127.0.0.1"}
@@ -236,7 +246,7 @@ def test_the_scheduler_of_others(encrypted: LocalExecutor, secret: Path, tls: Tl
             open_foreign(EngineChoice(encrypted.address), 1)
     finally:
         worker.terminate()
-        worker.wait(PATIENCE_S)
+        _end(worker)
 
 
 def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
