@@ -90,7 +90,7 @@ class Plan:
 
     @property
     def files_per_iteration(self) -> int:
-        """Those that stay: four per series; maps, curve, table and accumulator slabs per species; the logs, the report."""
+        """Those that stay: four per series; maps, curve, table and accumulator slabs per species; logs, reports."""
         return 4 * len(self.series) + 7 * len(self.species) + self.slabs + 5
 
     def check(self, available_bytes: int) -> None:

@@ -71,6 +71,7 @@ svg .hint {{ fill: var(--quiet); font-size: 11px; }}
 .guide {{ stroke: var(--quiet); stroke-dasharray: 2 3; }}
 .line {{ fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }}
 .dashed {{ stroke-dasharray: 5 4; stroke-width: 1.6; }}
+.thin {{ stroke-width: 1.3; stroke-opacity: .75; }}
 .band {{ fill-opacity: .18; }}
 {"".join(f".line.c{i} {{ stroke: var(--c{i}); }} .fill.c{i}, .band.c{i} {{ fill: var(--c{i}); }} " for i in range(6))}
 footer {{ margin-top: 44px; padding-top: 12px; border-top: 1px solid var(--rule); font-size: 13px;

@@ -26,10 +26,10 @@ from mpr_dist.refinement.state import State
 from mpr_dist.refinement.step import SeriesResult, refine_series, score
 from mpr_dist.units import I64
 from mpr_dist.workflow import science
+from mpr_dist.workflow.class_numbers import Asked
 from mpr_dist.workflow.maps import finish_species
 from mpr_dist.workflow.reference_files import load_references, make_reference
 from mpr_dist.workflow.series_io import SeriesState, read_state, tilt_reader, with_scales, write_sigmas, write_state
-from mpr_dist.workflow.class_numbers import Asked
 from mpr_dist.workflow.series_numbers import series_numbers
 from mpr_dist.workflow.series_results import publish_summary, read_summary
 
