@@ -44,7 +44,7 @@ class Line:
         x, y: (points,); values that are not finite leave a gap.
         sigma: (points,) half-height of the band around the line, or None.
         colour: 0 to 5, the page's palette; strength: its opacity; dashed, dots: how it is drawn.
-        bars: single dots with error bars instead of a line with a band.
+        bars: single dots with error bars instead of a line with a band; names: (points,) shown instead of x on hover.
     """
 
     label: str
@@ -56,6 +56,7 @@ class Line:
     dashed: bool = False
     dots: bool = False
     bars: bool = False
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,8 @@ def _stroke(f: _Frame, line: Line) -> str:
     sigma = None if line.sigma is None else np.asarray(line.sigma, np.float64)
     for i in np.flatnonzero(np.isfinite(x) & np.isfinite(y)) if line.dots or line.bars else ():
         spread = f" ± {number(float(sigma[i]))}" if sigma is not None else ""
-        hint = f"{line.label}: {number(float(y[i]))}{spread} at {number(float(x[i]))}"
+        where = line.names[i] if line.names else number(float(x[i]))
+        hint = f"{line.label}: {number(float(y[i]))}{spread} at {where}"
         out.append(
             f'<circle class="fill c{line.colour}" cx="{f.px(x[i]):.1f}" cy="{f.py(y[i]):.1f}" r="2.6">'
             f"<title>{escape(hint)}</title></circle>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -18,18 +18,20 @@ Classes = Mapping[str, Mapping[str, Any]]
 # more series than this do not fit side by side into a chart of single dots
 DOTS = 100
 SIZE = 390.0, 240.0
+UNITS = {"": "–", "A": "Å", "A^2": "Å²", "deg": "degrees", "pi": "π"}
 CLASSES = (
     "Change: how far parameters are from what was imported, root mean square. Sigma: standard deviation of the result, "
     "what an imperfect reference adds included. Images: share of the parameters that the images determine; the prior "
     "holds the rest, and where that is most of it, the values say little more than what was imported. Reference: "
-    "variance that errors of the half-map add, in units of what noise in the images leaves; well above 1, too few "
-    "particles stand behind the half-maps."
+    "variance that errors of the half-map add, as a share of what noise in the images leaves; well above 100 %, too "
+    "few particles stand behind the half-maps."
 )
 PRIORS = (
     "Change / prior: the change in units of the standard deviation that the prior expected. A value well above 1 says "
     "that the prior was too tight: it holds parameters back that want to move further. Far below 1 it was too loose, "
-    "unless the images determine little. The last column judges by change and sigma together, which make 1 on average "
-    "if the prior is right, and only where enough independent numbers tell. Priors are options of refine (--prior-...)."
+    "and lets noise in, unless the images determine little. The last column says so where change and sigma together "
+    "(which make 1 on average if the prior is right) tell it from enough independent numbers. Priors are options of "
+    "refine (--prior-...)."
 )
 DIRECTIONS = (
     "In these directions parameters of two classes undo each other, so the images look the same and only the priors "
@@ -44,11 +46,12 @@ def class_table(classes: Classes, judged: bool = False) -> str:
     rows = [
         [
             escape(each["words"]),
-            escape(each["unit"] or "–"),
+            escape(_unit(each["unit"])),
             number(each["parameters"]),
             *[_value(each.get(name)) for name in ("change", "sigma")],
             _percent(each.get("determined")),
-            *[_value(each.get(name)) for name in ("reference_share", "prior", "change_to_prior")],
+            _percent(each.get("reference_share")),
+            *[_value(each.get(name)) for name in ("prior", "change_to_prior")],
             *([escape(verdict(each))] if judged else []),
         ]
         for each in classes.values()
@@ -70,7 +73,11 @@ def uncertainty_section(
     """Classes over all series, directions that only the priors decide, and values of every series (name, values)."""
     if not classes:
         return ""
-    parts = [page.panel("Every class, over all series", class_table(classes, judged=True), _explained())]
+    parts = [
+        *[page.note(sentence, "Prior:") for sentence in _about_priors(classes)],
+        page.panel("Every class, over all series", class_table(classes, judged=True)),
+        page.foldable("What the columns mean", page.paragraph(CLASSES), page.paragraph(PRIORS)),
+    ]
     weak = [(name, one) for name, one in directions.items() if one["weak"]]
     if weak:
         rows = [
@@ -85,8 +92,14 @@ def uncertainty_section(
     return "<h2>How well it is known</h2>" + "".join(parts)
 
 
-def _explained() -> str:
-    return page.paragraph(CLASSES) + page.paragraph(PRIORS)
+def _about_priors(classes: Classes) -> Iterator[str]:
+    for each in classes.values():
+        said, expected = verdict(each), f"{_value(each.get('prior'))} {_unit(each['unit'])}"
+        if said:
+            moved = f"{_heading(each['words'])} moved by {_value(each['change'])} where the prior expected {expected}"
+            why = "holds parameters back that want to move further" if said == "too tight" else "lets noise in"
+            better = "wider" if said == "too tight" else "narrower"
+            yield f"{moved}: it was {said}, and {why}. Start again with a {better} one."
 
 
 def _charts_over_series(classes: Classes, series: Sequence[tuple[str, Classes]]) -> list[str]:
@@ -99,13 +112,15 @@ def _charts_over_series(classes: Classes, series: Sequence[tuple[str, Classes]])
         here = [(place, values[name]) for place, (_, values) in enumerate(shown, 1) if name in values]
         if not here or here[0][1]["tilts"]:
             continue
-        axes, unit = here[0][1]["axes"], numbers["unit"]
+        axes, unit = here[0][1]["axes"], _unit(numbers["unit"])
+        names = [shown[place - 1][0] for place, _ in here]
         at = np.array([place for place, _ in here], np.float64)
         value, sigma = (_array([one[kind] for _, one in here])[..., 0].T for kind in ("value", "sigma"))
         # side by side, not on top of one another
         aside = (np.arange(len(axes)) - (len(axes) - 1) / 2) * (0.7 / max(len(axes), 1))
         lines = [
-            Line(str(axis), at + aside[i], value[i], sigma[i], colour=i % 6, bars=True) for i, axis in enumerate(axes)
+            Line(str(axis), at + aside[i], value[i], sigma[i], colour=i % 6, bars=True, names=names)
+            for i, axis in enumerate(axes)
         ]
         spread = limited(sigma, value)
         y = axis_for(f"{numbers['words']} ({unit})", value - spread, value + spread)
@@ -125,10 +140,10 @@ def tilt_charts(name: str, angle_deg: F64, classes: Classes, values: Classes) ->
     order = np.argsort(angle_deg, kind="stable")
     x = axis_for("tilt angle (degrees)", angle_deg, count=6)
     found = []
-    for kind, one in values.items():
-        if not one["tilts"] or kind not in classes:
+    for kind, numbers in classes.items():
+        if kind not in values or not values[kind]["tilts"]:
             continue
-        words, unit = classes[kind]["words"], classes[kind]["unit"]
+        one, words, unit = values[kind], numbers["words"], _unit(numbers["unit"])
         value, sigma = (_array(one[key])[:, order] for key in ("value", "sigma"))
         lines = [
             Line(str(axis), angle_deg[order], value[i], sigma[i], colour=i % 6, dots=True)
@@ -138,6 +153,10 @@ def tilt_charts(name: str, angle_deg: F64, classes: Classes, values: Classes) ->
         y = axis_for(f"{words} ({unit})", value - spread, value + spread)
         found.append(page.panel(_heading(words), plots.line_chart(f"{name}: {words}", x, y, lines, size=SIZE)))
     return found
+
+
+def _unit(unit: str) -> str:
+    return UNITS.get(unit, unit)
 
 
 def _heading(words: str) -> str:
@@ -150,7 +169,8 @@ def _array(values: Sequence[Any]) -> F64:
 
 
 def limited(sigma: F64, values: F64) -> F64:
-    """Sigmas cut at the range of the values: one hopeless tilt must not flatten the chart."""
-    finite = values[np.isfinite(values)]
+    """Sigmas cut at the range of the values or twice their median: one hopeless tilt must not flatten the chart."""
+    finite, known = values[np.isfinite(values)], sigma[np.isfinite(sigma)]
     span = float(np.ptp(finite)) if len(finite) else 0.0
-    return np.asarray(np.minimum(sigma, span)) if span > 0 else sigma
+    usual = float(np.median(known)) if len(known) else 0.0
+    return np.asarray(np.minimum(sigma, max(span, 2 * usual, 1e-6)))

@@ -59,7 +59,9 @@ def series_numbers(
     }
     if result.sigmas is not None:
         details |= _sigma_details(result.sigmas, series.n_tilts)
-        details |= {"classes": class_numbers(imported, result, asked), "values": class_values(result)}
+        # a list keeps the order of the classes, which a JSON object with sorted keys would lose
+        classes = [{"name": name} | one for name, one in class_numbers(imported, result, asked).items()]
+        details |= {"classes": classes, "values": class_values(result)}
     details["directions"] = {each.name: short(each.determined) for each in result.directions}
     numbers = {"passes": result.passes, "score": result.own_half[1], "cross_score": result.cross_half[1]}
     return {key: short(value) for key, value in numbers.items()} | {DETAILS: details}

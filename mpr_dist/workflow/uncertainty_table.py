@@ -36,9 +36,11 @@ TIGHT, LOOSE, ENOUGH_NUMBERS = 2.0, 1 / 3, 8
 
 
 def read_details(files: IterationFiles, name: str) -> dict[str, Any]:
-    """Details of a series' summary, with the passes beside them; empty lists of what there is not."""
+    """Details of a series' summary, with the passes beside them, and the classes by name in their order."""
     numbers = (read_summary(files.series(name)) or {}).get("numbers", {})
-    return {"passes": numbers.get("passes") or 0, **numbers.get(DETAILS, {})}
+    details = numbers.get(DETAILS, {})
+    classes = {one["name"]: one for one in details.get("classes", [])}
+    return {"passes": numbers.get("passes") or 0, **details, "classes": classes}
 
 
 def over_all(details: Details) -> dict[str, dict[str, Any]]:
