@@ -56,7 +56,7 @@ class Line:
     dashed: bool = False
     dots: bool = False
     bars: bool = False
-    names: Sequence[str] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

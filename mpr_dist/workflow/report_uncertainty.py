@@ -119,7 +119,7 @@ def _charts_over_series(classes: Classes, series: Sequence[tuple[str, Classes]])
         # side by side, not on top of one another
         aside = (np.arange(len(axes)) - (len(axes) - 1) / 2) * (0.7 / max(len(axes), 1))
         lines = [
-            Line(str(axis), at + aside[i], value[i], sigma[i], colour=i % 6, bars=True, names=names)
+            Line(str(axis), at + aside[i], value[i], sigma[i], colour=i % 6, bars=True, names=tuple(names))
             for i, axis in enumerate(axes)
         ]
         spread = limited(sigma, value)

@@ -39,7 +39,8 @@ def read_details(files: IterationFiles, name: str) -> dict[str, Any]:
     """Details of a series' summary, with the passes beside them, and the classes by name in their order."""
     numbers = (read_summary(files.series(name)) or {}).get("numbers", {})
     details = numbers.get(DETAILS, {})
-    classes = {one["name"]: one for one in details.get("classes", [])}
+    listed = details.get("classes", [])
+    classes = {one["name"]: one for one in listed} if isinstance(listed, list) else {}  # older files knew less
     return {"passes": numbers.get("passes") or 0, **details, "classes": classes}
 
 
