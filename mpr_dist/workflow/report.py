@@ -107,8 +107,8 @@ class ReportData:
     Attributes:
         failures: (series, reason) left out of this iteration.
         warnings: whole sentences.
-        classes, directions: over all series (``uncertainty_table``).
         facts: (name, value) shown at the end: settings, engine, versions, paths.
+        classes, directions: over all series (``uncertainty_table``).
     """
 
     title: str
@@ -118,9 +118,9 @@ class ReportData:
     series: tuple[SeriesReport, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     directions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    facts: tuple[tuple[str, str], ...] = ()
 
 
 def render_report(data: ReportData) -> str:
