@@ -35,7 +35,8 @@ a {{ color: var(--c0); }}
 .panel {{ padding: 14px 16px; min-width: 0; }}
 .columns {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 14px; }}
 .columns.narrow {{ grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }}
-.columns + .columns, .panel + .panel, .columns + .panel, .panel + .columns {{ margin-top: 14px; }}
+.columns + .columns, .panel + .panel, .columns + .panel, .panel + .columns,
+.panel + details, details + .panel, details + .columns {{ margin-top: 14px; }}
 .columns .panel {{ margin-top: 0; }}
 .note {{ border: 1px solid var(--warn-rule); border-left-width: 4px; border-radius: 6px; padding: 10px 14px;
   margin: 0 0 10px; background: var(--warn-back); color: var(--warn); }}

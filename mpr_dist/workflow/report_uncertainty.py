@@ -75,7 +75,7 @@ def uncertainty_section(
         return ""
     parts = [
         *[page.note(sentence, "Prior:") for sentence in _about_priors(classes)],
-        page.panel("Every class, over all series", class_table(classes, judged=True)),
+        page.panel("Every class, over all series", class_table(classes, judged=any(map(verdict, classes.values())))),
         page.foldable("What the columns mean", page.paragraph(CLASSES), page.paragraph(PRIORS)),
     ]
     weak = [(name, one) for name, one in directions.items() if one["weak"]]
