@@ -17,6 +17,7 @@ Classes = Mapping[str, Mapping[str, Any]]
 
 # more series than this do not fit side by side into a chart of single dots
 DOTS = 100
+MANY_DIRECTIONS = 6
 SIZE = 390.0, 240.0
 UNITS = {"": "–", "A": "Å", "A^2": "Å²", "deg": "degrees", "pi": "π"}
 CLASSES = (
@@ -85,7 +86,10 @@ def uncertainty_section(
             for name, one in weak
         ]
         heads = ("What moves against what", "Series", "Known from the images (median)")
-        parts.append(page.panel("Only the prior decides", page.paragraph(DIRECTIONS), page.table(heads, rows, (1, 2))))
+        table = page.table(heads, rows, (1, 2))
+        if len(rows) > MANY_DIRECTIONS:
+            table = page.foldable(f"<b>{len(rows)} directions</b>", table)
+        parts.append(page.panel("Only the prior decides", page.paragraph(DIRECTIONS), table))
     charts = _charts_over_series(classes, series)
     if charts:
         parts.append(page.columns(*charts, narrow=True))

@@ -10,6 +10,7 @@ import numpy as np
 
 from mpr_dist.model.population import IterationFiles
 from mpr_dist.refinement.gauge import WEAK
+from mpr_dist.storage.publish import disk
 from mpr_dist.storage.star import write_table
 from mpr_dist.workflow.class_numbers import short
 from mpr_dist.workflow.series_numbers import DETAILS
@@ -111,6 +112,7 @@ def write_uncertainty(files: IterationFiles, series: list[str]) -> None:
         for kind, numbers in one.get("classes", {}).items()
     ]
     if not rows:
+        disk().unlink(files.uncertainty)  # an earlier session may have had some
         return
     whole = [_row(kind, n) | {"mprSeriesCount": n["series"]} for kind, n in over_all(details).items()]
     blocks = {"series": pd.DataFrame(rows), "classes": pd.DataFrame(whole)}
