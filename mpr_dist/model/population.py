@@ -189,6 +189,11 @@ class IterationFiles:
         return self.root / "report.html"
 
     @property
+    def uncertainty(self) -> Path:
+        """What became of every refined class; not there when nothing was refined."""
+        return self.root / "uncertainty.star"
+
+    @property
     def done(self) -> Path:
         return self.root / "DONE"
 

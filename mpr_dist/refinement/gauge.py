@@ -12,8 +12,10 @@ import numpy as np
 
 from mpr_dist.imaging.geometry import tilt_matrices
 from mpr_dist.maths.rotations import skew
+from mpr_dist.maths.splines import linear_weights
 from mpr_dist.refinement.classes.pupil import ABERRATION_Q, PERCENT
 from mpr_dist.refinement.classes.stage import StageAnglesClass
+from mpr_dist.refinement.gauge_optics import gamma_candidates
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation
 from mpr_dist.refinement.priors import Precision
@@ -68,19 +70,16 @@ def _candidates(layout: Layout, state: State) -> Iterator[tuple[str, F64, F64]]:
     """Name, step of the series parameters, step of the poses (points, pose size)."""
     n_points = sum(len(p) for p in state.particles)
     tilt = tilt_matrices(state.series)
-    if layout.poses and layout.has("image_warp_x"):
+    for words, of_samples, of_tilts in _courses(layout, state):
+        yield from _pose_candidates(layout, state, words, of_samples, of_tilts[:, None])
+    if layout.has("volume_warp") and layout.has("image_warp_x"):
+        later = 1 - linear_weights(len(state.series.volume_warp.x.values), state.series.dose_position)[:, :1]
         for axis, letter in enumerate("xyz"):
-            poses = _same_for_all(layout, n_points, np.eye(6)[axis])
-            step = _undo_shift(layout, state, tilt[:, :, axis])
-            yield f"all positions along {letter} against image warp", step, poses
-    if layout.poses and layout.has("stage_angles"):
-        for axis, letter in enumerate("xyz"):
-            turn = 0.01 * np.eye(3)[axis]
-            step = _stage_step(layout, state, -np.einsum("tij,j->ti", tilt, turn))
-            poses = _same_for_all(layout, n_points, np.r_[np.zeros(3), turn])
-            if state.series.is_stage_rigid:
-                poses = poses + _carried(layout, state, turn)
-            yield f"all orientations about {letter} against stage angles", step, poses
+            step = _undo_shift(layout, state, later * tilt[:, :, axis])
+            step[layout.slices["volume_warp"]] = _volume_shift(layout, letter.upper())
+            yield f"volume warp, all along {letter}, against image warp", step, np.zeros((n_points, layout.pose_size))
+    for name, step in gamma_candidates(layout, state.series):
+        yield name, step, np.zeros((n_points, layout.pose_size))
     if layout.has("magnification") and layout.has("stage_angles") and not state.series.is_stage_rigid:
         for sign in (1, -1):
             step = _stage_step(layout, state, np.tile([0.0, 0.0, sign * 0.01], (layout.n_tilts, 1)))
@@ -91,8 +90,40 @@ def _candidates(layout: Layout, state: State) -> Iterator[tuple[str, F64, F64]]:
         yield from _shift_aberrations(layout, state, n_points)
 
 
-def _same_for_all(layout: Layout, n_points: int, step: F64) -> F64:
-    return np.tile(np.tile(step, layout.samples), (n_points, 1))
+def _courses(layout: Layout, state: State) -> Iterator[tuple[str, F64, F64]]:
+    """Ways that all poses may go along the dose: words, share at every sample, share in every tilt.
+
+    Only where the way between samples is a straight line it is the same for all particles: for two samples.
+    """
+    if layout.poses:
+        yield "", np.ones(layout.samples), np.ones(layout.n_tilts)
+        if layout.samples == 2 and all(each.n_samples == 2 for each in state.particles):
+            yield "drift of ", np.array([0.0, 1.0]), state.series.dose_position
+
+
+def _pose_candidates(
+    layout: Layout, state: State, words: str, of_samples: F64, of_tilts: F64
+) -> Iterator[tuple[str, F64, F64]]:
+    n_points, tilt = sum(len(p) for p in state.particles), tilt_matrices(state.series)
+    if layout.has("image_warp_x"):
+        for axis, letter in enumerate("xyz"):
+            poses = np.tile(np.kron(of_samples, np.eye(6)[axis]), (n_points, 1))
+            step = _undo_shift(layout, state, of_tilts * tilt[:, :, axis])
+            yield f"{words}all positions along {letter} against image warp", step, poses
+    if layout.has("stage_angles"):
+        for axis, letter in enumerate("xyz"):
+            turn = 0.01 * np.eye(3)[axis]
+            step = _stage_step(layout, state, -of_tilts * np.einsum("tij,j->ti", tilt, turn))
+            poses = np.tile(np.kron(of_samples, np.r_[np.zeros(3), turn]), (n_points, 1))
+            if state.series.is_stage_rigid:
+                poses = poses + _carried(layout, state, turn) * np.repeat(of_samples, POSE_SIZE)
+            yield f"{words}all orientations about {letter} against stage angles", step, poses
+
+
+def _volume_shift(layout: Layout, axis: str) -> F64:
+    """Step of the volume warp: all nodes but those of the first dose by 1 A."""
+    warp = next(each for each in layout.classes if each.name == "volume_warp")
+    return np.asarray(warp.labels(layout.n_tilts)["mprAxis"] == axis, np.float64)
 
 
 def _undo_shift(layout: Layout, state: State, moved: F64) -> F64:

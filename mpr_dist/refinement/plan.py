@@ -90,8 +90,8 @@ class Plan:
 
     @property
     def files_per_iteration(self) -> int:
-        """Those that stay: four per series; maps, curve, table and accumulator slabs per species; the logs."""
-        return 4 * len(self.series) + 7 * len(self.species) + self.slabs + 4
+        """Those that stay: four per series; maps, curve, table and accumulator slabs per species; logs, reports."""
+        return 4 * len(self.series) + 7 * len(self.species) + self.slabs + 5
 
     def check(self, available_bytes: int) -> None:
         """

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from mpr_dist.model.pose import Particles
-from mpr_dist.model.settings import Priors
+from mpr_dist.model.settings import Priors, RefineSettings
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.objective import SpeciesData, products
 from mpr_dist.refinement.state import State
@@ -28,6 +28,11 @@ LEAST_GAIN = 8.0
 def widened(priors: Priors) -> Priors:
     """Whoever asks for a search expects the defocus far from where it came: the prior must not pull it back."""
     return replace(priors, defocus_A=max(priors.defocus_A, RANGE_A / 3))
+
+
+def priors_in_force(settings: RefineSettings) -> Priors:
+    """Those that a refinement with these settings holds."""
+    return widened(settings.priors) if settings.defocus_search else settings.priors
 
 
 def search_defocus(state: State, data: tuple[SpeciesData, ...], priors: Priors) -> tuple[State, int]:

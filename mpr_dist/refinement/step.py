@@ -18,7 +18,7 @@ from mpr_dist.refinement.gauge import Direction, directions
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation, Occam, SpeciesData, evaluate, occam_at, products
 from mpr_dist.refinement.priors import Precision, precision
-from mpr_dist.refinement.search import search_defocus, widened
+from mpr_dist.refinement.search import priors_in_force, search_defocus
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas, sigmas
 from mpr_dist.units import F64
@@ -73,7 +73,7 @@ def refine_series(
 
     is_first: of the iterations of a run; only then the defocus is searched, if that was asked for.
     """
-    priors = widened(settings.priors) if settings.defocus_search else settings.priors
+    priors = priors_in_force(settings)
     if settings.rigid_stage:
         series, imported = (replace(each, is_stage_rigid=True) for each in (series, imported))
     if settings.temporal_samples:

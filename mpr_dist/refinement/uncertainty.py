@@ -36,7 +36,8 @@ class Sigmas:
         pose: one (particles, samples, 6) per species: A, then degrees; empty when poses were not refined.
         series_covariance: (n_series, n_series) in the order and units of the layout; pose_covariance: (points, pose
             size, pose size), A and radians, all species behind one another.
-        determined: class name -> share of its parameters that the images determine, the rest being held by the prior.
+        determined: class name, and position and orientation when poses were refined -> share of its parameters that the
+            images determine, the rest being held by the prior; parameters of tilts that are not in use do not count.
         reference_share: class name -> mean variance that the reference adds, in units of that of the normal matrix.
     """
 
@@ -67,13 +68,14 @@ def sigmas(
         added = _added(each, away[where], blocks.s[where, where], series.dose)
         share[each.name] = float(added.mean())
         growth[where] = np.sqrt(1 + added)
-        held = np.sum(prior.series[where, where] * blocks.s[where, where]) / each.size(layout.n_tilts)
-        determined[each.name] = float(np.clip(1 - held, 0.0, 1.0))
+        held = np.sum(prior.series[where, where] * blocks.s[where, where], axis=1)[each.seen(series)]
+        determined[each.name] = float(np.clip(1 - held.mean(), 0.0, 1.0)) if held.size else 0.0
     covariances = blocks.s * np.outer(growth, growth)
     poses = blocks.p
     if layout.poses:
         poses, of_poses = _grown_poses(blocks.p, away_pose, particles, layout)
         share |= of_poses
+        determined |= _determined_poses(blocks.p, prior, particles, layout)
     sigma = np.sqrt(np.diag(covariances))
     named = {each.name: sigma[layout.slices[each.name]] for each in layout.classes}
     return Sigmas(layout, named, _pose_sigmas(poses, particles, layout), covariances, poses, determined, share)
@@ -105,6 +107,21 @@ def _grown_poses(
             total += float(distance.sum())
         share[name] = total / max(len(blocks), 1)
     return blocks * growth[:, :, None] * growth[:, None], share
+
+
+def _determined_poses(
+    blocks: F64, prior: Precision, particles: tuple[Particles, ...], layout: Layout
+) -> dict[str, float]:
+    """What is not held by the prior, of positions and of orientations of all particles."""
+    held, start = np.zeros((2, 2)), 0
+    kind = (np.arange(layout.pose_size) % POSE_SIZE) // 3
+    for one, precision in zip(particles, prior.poses, strict=True):
+        own = POSE_SIZE * one.n_samples
+        part = np.einsum("ij,pji->i", precision[:own, :own], blocks[start : start + len(one), :own, :own])
+        held += [[part[kind[:own] == k].sum(), 3 * one.n_samples * len(one)] for k in (0, 1)]
+        start += len(one)
+    shares = np.clip(1 - held[:, 0] / held[:, 1], 0.0, 1.0)
+    return dict(zip(("position", "orientation"), shares.tolist(), strict=True))
 
 
 def _pose_sigmas(blocks: F64, particles: tuple[Particles, ...], layout: Layout) -> tuple[F64, ...]:

@@ -39,6 +39,7 @@ from mpr_dist.workflow.run_settings import RunSettings
 from mpr_dist.workflow.science import Context, FinishJob, Science, SeriesJob, Shape, finite
 from mpr_dist.workflow.stopping import StopRequest
 from mpr_dist.workflow.tasks import Batch, BatchOutcome, run_batch, run_finish, run_prepare
+from mpr_dist.workflow.uncertainty_table import write_uncertainty
 from mpr_dist.workflow.watching import watching
 
 T = TypeVar("T")
@@ -297,6 +298,7 @@ class IterationDriver:
     def _report(self) -> None:
         """A report that cannot be written is told of; the iteration stands without it."""
         try:
+            write_uncertainty(self.files, sorted(self.accepted.series))
             write_report(self.population, self.files.number)
         except REPORT_ERRORS as error:
             self._tell(events.Message(f"the report of iteration {self.files.number:03d} is missing: {reason(error)}"))

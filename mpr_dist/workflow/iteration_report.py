@@ -17,9 +17,8 @@ from mpr_dist.storage.publish import publish_text
 from mpr_dist.units import F32, F64
 from mpr_dist.workflow.fsc_table import read_fsc
 from mpr_dist.workflow.report import CurveOfIteration, ReportData, SeriesReport, SpeciesReport, render_report
-from mpr_dist.workflow.series_numbers import DETAILS
-from mpr_dist.workflow.series_results import read_summary
 from mpr_dist.workflow.status import Decided, decided
+from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, read_details
 
 # fewer particles in a half-set leave so much noise in its half-map that standard deviations, which take the reference
 # for granted, come out too small
@@ -45,7 +44,7 @@ def write_report(population: Population, iteration: int | None = None) -> Path:
 def report_data(population: Population, files: IterationFiles) -> ReportData:
     """What the report shows, from what is on the disk."""
     found = decided(files)
-    details = {name: _numbers(files, name) for name in sorted(found.accepted)}
+    details = {name: read_details(files, name) for name in sorted(found.accepted)}
     per_half = {each.name: _per_half(files, each.name) for each in population.species}
     refine = read_table(files.settings).get("refine", {})
     return ReportData(
@@ -54,17 +53,12 @@ def report_data(population: Population, files: IterationFiles) -> ReportData:
         iteration=files.number,
         species=tuple(_species(population, files, each, per_half[each.name]) for each in population.species),
         series=tuple(_series(name, numbers) for name, numbers in details.items()),
+        classes=over_all(details),
+        directions=directions_over_all(details),
         failures=tuple((name, f"{one.outcome}: {one.reason}") for name, one in sorted(found.failed.items())),
         warnings=(*_about_hosts(found), *_warnings(refine, details, per_half)),
         facts=tuple(_facts(files, population)),
     )
-
-
-def _numbers(files: IterationFiles, name: str) -> dict[str, Any]:
-    """Details of a summary, with the passes beside them."""
-    summary = read_summary(files.series(name)) or {}
-    numbers = summary.get("numbers", {})
-    return {"passes": numbers.get("passes") or 0, **numbers.get(DETAILS, {})}
 
 
 def _per_half(files: IterationFiles, species: str) -> tuple[int, int]:
@@ -128,6 +122,7 @@ def _series(name: str, details: Mapping[str, Any]) -> SeriesReport:
         own=pair("own_half"),
         cross=pair("cross_half"),
         scale=values("scale"),
+        scale_sigma=values("scale") * values("scale_sigma") if details.get("scale_sigma") else np.zeros(0),
         defocus_start_um=values("defocus_start_um"),
         defocus_um=values("defocus_um"),
         defocus_sigma_um=values("defocus_sigma_um"),
@@ -135,6 +130,8 @@ def _series(name: str, details: Mapping[str, Any]) -> SeriesReport:
         shift_sigma_A=values("shift_sigma_A"),
         moved_A=values("moved_A") if refined else np.zeros(0),
         turned_deg=values("turned_deg") if refined else np.zeros(0),
+        classes=details.get("classes", {}),
+        values=details.get("values", {}),
     )
 
 

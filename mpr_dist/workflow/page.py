@@ -35,7 +35,8 @@ a {{ color: var(--c0); }}
 .panel {{ padding: 14px 16px; min-width: 0; }}
 .columns {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 14px; }}
 .columns.narrow {{ grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }}
-.columns + .columns, .panel + .panel, .columns + .panel, .panel + .columns {{ margin-top: 14px; }}
+.columns + .columns, .panel + .panel, .columns + .panel, .panel + .columns,
+.panel + details, details + .panel, details + .columns {{ margin-top: 14px; }}
 .columns .panel {{ margin-top: 0; }}
 .note {{ border: 1px solid var(--warn-rule); border-left-width: 4px; border-radius: 6px; padding: 10px 14px;
   margin: 0 0 10px; background: var(--warn-back); color: var(--warn); }}
@@ -71,6 +72,7 @@ svg .hint {{ fill: var(--quiet); font-size: 11px; }}
 .guide {{ stroke: var(--quiet); stroke-dasharray: 2 3; }}
 .line {{ fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }}
 .dashed {{ stroke-dasharray: 5 4; stroke-width: 1.6; }}
+.thin {{ stroke-width: 1.3; stroke-opacity: .75; }}
 .band {{ fill-opacity: .18; }}
 {"".join(f".line.c{i} {{ stroke: var(--c{i}); }} .fill.c{i}, .band.c{i} {{ fill: var(--c{i}); }} " for i in range(6))}
 footer {{ margin-top: 44px; padding-top: 12px; border-top: 1px solid var(--rule); font-size: 13px;

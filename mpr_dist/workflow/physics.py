@@ -21,10 +21,12 @@ from mpr_dist.model.optics import Optics
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.species import Species
 from mpr_dist.refinement.objective import SpeciesData
+from mpr_dist.refinement.search import priors_in_force
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.step import SeriesResult, refine_series, score
 from mpr_dist.units import I64
 from mpr_dist.workflow import science
+from mpr_dist.workflow.class_numbers import Asked
 from mpr_dist.workflow.maps import finish_species
 from mpr_dist.workflow.reference_files import load_references, make_reference
 from mpr_dist.workflow.series_io import SeriesState, read_state, tilt_reader, with_scales, write_sigmas, write_state
@@ -100,7 +102,8 @@ def _refine(job: science.SeriesJob) -> None:
         seconds["refine"] = time.monotonic() - start - seconds["load"]
     write_state(job, after)
     write_sigmas(job.output.sigma, after, result.sigmas if result is not None else None, names)
-    publish_summary(job, series_numbers(imported, previous, after, result, seconds))
+    asked = Asked(names, priors_in_force(settings))
+    publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds))
 
 
 def _check(job: science.SeriesJob, imported: SeriesState, previous: SeriesState) -> None:

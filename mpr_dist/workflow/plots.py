@@ -44,6 +44,7 @@ class Line:
         x, y: (points,); values that are not finite leave a gap.
         sigma: (points,) half-height of the band around the line, or None.
         colour: 0 to 5, the page's palette; strength: its opacity; dashed, dots: how it is drawn.
+        bars: single dots with error bars instead of a line with a band; names: (points,) shown instead of x on hover.
     """
 
     label: str
@@ -54,6 +55,8 @@ class Line:
     strength: float = 1.0
     dashed: bool = False
     dots: bool = False
+    bars: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def line_chart(
     legend, rows = _legend(lines, width) if len(lines) > 1 else ("", 0)
     frame = _Frame(x, y, LEFT, TOP + ROW * rows, width - RIGHT, height - BOTTOM)
     body = [legend, _axes(frame)]
-    body += [_band(frame, line) for line in lines if line.sigma is not None]
+    body += [(_bars if line.bars else _band)(frame, line) for line in lines if line.sigma is not None]
     body += [_guide(frame, guide) for guide in guides]
     body += [_stroke(frame, line) for line in lines]
     return _svg(title, width, height, body)
@@ -245,8 +248,9 @@ def _legend(lines: Sequence[Line], width: float) -> tuple[str, int]:
         if x > LEFT and x + needed > width - RIGHT:
             x, row = LEFT, row + 1
         y = 10 + ROW * row
-        out.append(f'<line {_look(line)} x1="{x:.1f}" y1="{y:.1f}" x2="{x + 22:.1f}" y2="{y:.1f}"/>')
-        if line.dots:
+        if not line.bars:
+            out.append(f'<line {_look(line)} x1="{x:.1f}" y1="{y:.1f}" x2="{x + 22:.1f}" y2="{y:.1f}"/>')
+        if line.dots or line.bars:
             out.append(f'<circle class="fill c{line.colour}" cx="{x + 11:.1f}" cy="{y:.1f}" r="2.6"/>')
         out.append(_text(x + 28, y + 4, line.label, "start", "legend"))
         x += needed
@@ -280,17 +284,28 @@ def _band(f: _Frame, line: Line) -> str:
     return "".join(out)
 
 
+def _bars(f: _Frame, line: Line) -> str:
+    x, y, sigma = (np.asarray(v, np.float64) for v in (line.x, line.y, line.sigma))
+    at, low, high = f.px(x), f.py(y - sigma), f.py(y + sigma)
+    look = f'class="line c{line.colour} thin"'
+    return "".join(
+        f'<line {look} x1="{at[i]:.1f}" y1="{low[i]:.1f}" x2="{at[i]:.1f}" y2="{high[i]:.1f}"/>'
+        for i in np.flatnonzero(np.isfinite(x) & np.isfinite(y) & np.isfinite(sigma))
+    )
+
+
 def _stroke(f: _Frame, line: Line) -> str:
     x, y = np.asarray(line.x, np.float64), np.asarray(line.y, np.float64)
     out = [
         f'<polyline {_look(line)} points="{_path(f.px(x[r]), f.py(y[r]))}"/>'
         for r in _runs(x, y)
-        if r.stop - r.start > 1
+        if r.stop - r.start > 1 and not line.bars
     ]
     sigma = None if line.sigma is None else np.asarray(line.sigma, np.float64)
-    for i in np.flatnonzero(np.isfinite(x) & np.isfinite(y)) if line.dots else ():
+    for i in np.flatnonzero(np.isfinite(x) & np.isfinite(y)) if line.dots or line.bars else ():
         spread = f" ± {number(float(sigma[i]))}" if sigma is not None else ""
-        hint = f"{line.label}: {number(float(y[i]))}{spread} at {number(float(x[i]))}"
+        where = line.names[i] if line.names else number(float(x[i]))
+        hint = f"{line.label}: {number(float(y[i]))}{spread} at {where}"
         out.append(
             f'<circle class="fill c{line.colour}" cx="{f.px(x[i]):.1f}" cy="{f.py(y[i]):.1f}" r="2.6">'
             f"<title>{escape(hint)}</title></circle>"

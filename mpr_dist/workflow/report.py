@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 
 from mpr_dist.units import F32, F64
 from mpr_dist.workflow import page, plots
 from mpr_dist.workflow.plots import Axis, Guide, Line, axis_for, number
+from mpr_dist.workflow.report_uncertainty import class_table, limited, tilt_charts, uncertainty_section
 
 # beyond this many series their details start folded
 OPEN_SERIES = 3
+LONG_TABLE = 50
+# a page with charts of thousands of series could not be read, nor opened
+DETAILED_SERIES = 12
+FEW = (
+    "Shown are the {shown} of {all} series that gained least in the cross half. The numbers of the others are in their "
+    "files (series/NAME.sigma.star) and, class by class, in uncertainty.star."
+)
 OWN_CROSS = (
     "Own half: particles against the half-map of their own half-set, to which they contribute. Cross half: the same "
     "particles against the other half-map, which never saw them. A gain in both speaks for a real improvement; a gain "
@@ -67,6 +76,8 @@ class SeriesReport:
         scale: (tilts,) amplitude scale; mean_shift_A, shift_sigma_A: (tilts,) change of the mean position in the image
             and its standard deviation; defocus_*_um: (tilts,) at the centre, as imported, now, standard deviation.
         moved_A, turned_deg: (particles,) change of position and orientation in this iteration.
+        scale_sigma: (tilts,) standard deviation of the scale; classes, values: as ``class_numbers`` and
+            ``class_values`` say them.
     """
 
     name: str
@@ -84,6 +95,9 @@ class SeriesReport:
     shift_sigma_A: F64 = field(default_factory=_none)
     moved_A: F64 = field(default_factory=_none)
     turned_deg: F64 = field(default_factory=_none)
+    scale_sigma: F64 = field(default_factory=_none)
+    classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +108,7 @@ class ReportData:
         failures: (series, reason) left out of this iteration.
         warnings: whole sentences.
         facts: (name, value) shown at the end: settings, engine, versions, paths.
+        classes, directions: over all series (``uncertainty_table``).
     """
 
     title: str
@@ -104,6 +119,8 @@ class ReportData:
     failures: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    directions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def render_report(data: ReportData) -> str:
@@ -117,6 +134,7 @@ def render_report(data: ReportData) -> str:
         *[_species(species, data.iteration) for species in data.species],
         _overview(data.series),
         _poses(data.series),
+        uncertainty_section(data.classes, data.directions, [(s.name, s.values) for s in data.series]),
         _details(data.series),
         _facts(data.facts),
         "<footer>Written by mpr_dist. Charts show single values when the pointer rests on a dot or a bar.</footer>",
@@ -260,6 +278,8 @@ def _overview(series: Sequence[SeriesReport]) -> str:
         ))  # fmt: skip
     heads = ("Series", "Particles", "Tilts", "Passes", "Time", "Own half before", "after", "Cross half before", "after")
     table = page.table((*heads, "Gain", "Remark"), rows, range(1, 9))
+    if len(series) > LONG_TABLE:
+        table = page.foldable(f"<b>All {number(len(series))} series</b>", table)
     content = page.paragraph(OWN_CROSS) + page.key("gain, own half", "gain, cross half") + table
     return f'<h2>Tilt series</h2><section class="panel">{content}</section>'
 
@@ -279,16 +299,31 @@ def _poses(series: Sequence[SeriesReport]) -> str:
 
 
 def _details(series: Sequence[SeriesReport]) -> str:
+    """Charts and classes of every series; of many those alone that gained least."""
+    shown = _worst(series)
     parts = []
-    for s in series:
+    for s in shown:
         charts = _tilt_charts(s)
         if charts:
             summary = f'<b>{escape(s.name)}</b><span class="quiet">{number(s.n_particles)} particles'
             finite = s.mean_shift_A[np.isfinite(s.mean_shift_A)]
             shift = f", mean shift {number(float(np.mean(finite)), 2)} Å" if len(finite) else ""
             summary += f"{shift}</span>"
-            parts.append(page.foldable(summary, page.columns(*charts, narrow=True), opened=len(series) <= OPEN_SERIES))
-    return "<h2>Tilt by tilt</h2>" + "".join(parts) if parts else ""
+            table = page.panel("Every class", class_table(s.classes)) if s.classes else ""
+            inside = page.columns(*charts, narrow=True) + table
+            parts.append(page.foldable(summary, inside, opened=len(series) <= OPEN_SERIES))
+    if not parts:
+        return ""
+    few = len(shown) < len(series)
+    note = page.paragraph(FEW.format(shown=len(shown), all=number(len(series)))) if few else ""
+    return "<h2>Tilt by tilt</h2>" + note + "".join(parts)
+
+
+def _worst(series: Sequence[SeriesReport]) -> list[SeriesReport]:
+    """Those of the smallest gain in the cross half, in the order they came; those not compared come last."""
+    gains = np.array([_gain(s.cross) for s in series])
+    chosen = np.sort(np.argsort(gains, kind="stable")[:DETAILED_SERIES])  # NaN is sorted to the end
+    return [series[i] for i in chosen]
 
 
 def _tilt_charts(s: SeriesReport) -> list[str]:
@@ -300,7 +335,7 @@ def _tilt_charts(s: SeriesReport) -> list[str]:
     if len(s.mean_shift_A):
         shift = s.mean_shift_A[order]
         sigma = s.shift_sigma_A[order] if len(s.shift_sigma_A) else np.zeros(len(shift))
-        y = axis_for("mean shift (Å)", [0.0], shift + _limited(sigma, shift))
+        y = axis_for("mean shift (Å)", [0.0], shift + limited(sigma, shift))
         line = Line("mean shift", angle, shift, sigma, dots=True)
         charts.append(page.panel("Shift in the image", plots.line_chart(f"{s.name}: shift", x, y, [line], size=size)))
     if len(s.defocus_um):
@@ -312,22 +347,16 @@ def _tilt_charts(s: SeriesReport) -> list[str]:
             else []
         )
         lines = [*start, Line("now, ± sigma", angle, now, sigma, colour=1, dots=True)]
-        spread = _limited(sigma, now)
+        spread = limited(sigma, now)
         y = axis_for("defocus (µm)", now - spread, now + spread, *[line.y for line in start])
         charts.append(page.panel("Defocus", plots.line_chart(f"{s.name}: defocus", x, y, lines, size=size)))
     if len(s.scale):
         scale = s.scale[order]
-        y = axis_for("amplitude scale", [0.0], scale)
-        line = Line("amplitude scale", angle, scale, colour=2, dots=True)
+        sigma = s.scale_sigma[order] if len(s.scale_sigma) else np.zeros(len(scale))
+        y = axis_for("amplitude scale", [0.0], scale + limited(sigma, scale))
+        line = Line("amplitude scale", angle, scale, sigma, colour=2, dots=True)
         charts.append(page.panel("Amplitude", plots.line_chart(f"{s.name}: amplitude", x, y, [line], size=size)))
-    return charts
-
-
-def _limited(sigma: F64, values: F64) -> F64:
-    """Sigmas cut at the range of the values: one hopeless tilt must not flatten the chart."""
-    finite = values[np.isfinite(values)]
-    span = float(np.ptp(finite)) if len(finite) else 0.0
-    return np.asarray(np.minimum(sigma, max(span, 1e-3)))
+    return [*charts, *tilt_charts(s.name, s.angle_deg, s.classes, s.values)]
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:

@@ -154,7 +154,7 @@ def _pose_sigmas(state: SeriesState, pose: tuple[F64, ...], species: tuple[str, 
     """A row per particle and temporal sample: A, and degrees about the axes of the tomogram."""
     import pandas as pd
 
-    names = [f"mprSigma{axis}Angst" for axis in "XYZ"] + [f"mprSigmaRotation{axis}" for axis in "XYZ"]
+    names = [f"mprSigma{axis}Angst" for axis in "XYZ"] + [f"mprSigmaRotation{axis}Deg" for axis in "XYZ"]
     tables = []
     for name, sigma in zip(species, pose, strict=True):
         n_p, samples, _ = sigma.shape

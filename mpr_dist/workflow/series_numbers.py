@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +14,10 @@ from mpr_dist.refinement.state import pose_offsets
 from mpr_dist.refinement.step import SeriesResult
 from mpr_dist.refinement.uncertainty import Sigmas
 from mpr_dist.units import A_PER_UM, F64
+from mpr_dist.workflow.class_numbers import Asked, class_numbers, class_values, listed, short
 from mpr_dist.workflow.series_io import SeriesState
 
 DETAILS = "details"
-DIGITS = 6
 
 
 def series_numbers(
@@ -26,13 +25,15 @@ def series_numbers(
     previous: SeriesState,
     after: SeriesState,
     result: SeriesResult | None,
+    asked: Asked,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Numbers of one series; ``result`` is None when there was nothing to refine or to compare with.
 
     Top level: passes, score and cross_score (standard deviations above noise, after the iteration). Below "details":
     per tilt (file order) scale, defocus_*_um at the centre, shift_A (mean distance that particles moved in the image)
-    and its sigma; per particle moved_A and turned_deg; own_half, cross_half, objective before and after.
+    and its sigma; per particle moved_A and turned_deg; own_half, cross_half, objective before and after; classes and
+    values (``class_numbers``); directions: name -> share of the images.
     """
     series = after.series
     moved, turned = _pose_changes(previous, after)
@@ -40,57 +41,40 @@ def series_numbers(
         "found": result is not None and result.found,
         "particles": after.n_particles,
         "tilts": int(series.active.sum()),
-        "angle_deg": _list(series.angle_deg),
-        "scale": _list(np.where(series.active, tilt_scales(series), 0.0)),
-        "shift_A": _list(_shifts(previous, after)),
-        "defocus_start_um": _list(_defocus(imported.series)),
-        "defocus_um": _list(_defocus(series)),
-        "moved_A": _list(moved),
-        "turned_deg": _list(turned),
+        "angle_deg": listed(series.angle_deg),
+        "scale": listed(np.where(series.active, tilt_scales(series), 0.0)),
+        "shift_A": listed(_shifts(previous, after)),
+        "defocus_start_um": listed(_defocus(imported.series)),
+        "defocus_um": listed(_defocus(series)),
+        "moved_A": listed(moved),
+        "turned_deg": listed(turned),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
     if result is None:
         return {DETAILS: details}
     details |= {
-        "own_half": [_number(v) for v in result.own_half],
-        "cross_half": [_number(v) for v in result.cross_half],
-        "objective": [_number(v) for v in result.objective],
+        "own_half": [short(v) for v in result.own_half],
+        "cross_half": [short(v) for v in result.cross_half],
+        "objective": [short(v) for v in result.objective],
     }
     if result.sigmas is not None:
         details |= _sigma_details(result.sigmas, series.n_tilts)
-    details["directions"] = {each.name: _number(each.determined) for each in result.directions}
+        # a list keeps the order of the classes, which a JSON object with sorted keys would lose
+        classes = [{"name": name} | one for name, one in class_numbers(imported, result, asked).items()]
+        details |= {"classes": classes, "values": class_values(result)}
+    details["directions"] = {each.name: short(each.determined) for each in result.directions}
     numbers = {"passes": result.passes, "score": result.own_half[1], "cross_score": result.cross_half[1]}
-    return {key: _number(value) for key, value in numbers.items()} | {DETAILS: details}
+    return {key: short(value) for key, value in numbers.items()} | {DETAILS: details}
 
 
 def _sigma_details(sigmas: Sigmas, n_tilts: int) -> dict[str, Any]:
-    """How well each class is known: mean sigma, share that the images determine, share of the reference."""
-    found: dict[str, Any] = {
-        "classes": {
-            each.name: {
-                "unit": each.unit,
-                "parameters": each.size(n_tilts),
-                "sigma": _number(float(np.sqrt(np.mean(sigmas.series[each.name] ** 2)))),
-                "determined": _number(sigmas.determined[each.name]),
-                "reference_share": _number(sigmas.reference_share[each.name]),
-            }
-            for each in sigmas.layout.classes
-        }
-    }
+    """Standard deviations per tilt of the shift, the defocus and the scale (relative)."""
+    found: dict[str, Any] = {"scale_sigma": listed(sigmas.series["log_scale"])}
     warp = [sigmas.series[name] for name in ("image_warp_x", "image_warp_y") if name in sigmas.series]
     if warp:
-        found["shift_sigma_A"] = _list(np.sqrt(sum((w.reshape(n_tilts, -1) ** 2).mean(axis=1) for w in warp)))
+        found["shift_sigma_A"] = listed(np.sqrt(sum((w.reshape(n_tilts, -1) ** 2).mean(axis=1) for w in warp)))
     if "defocus" in sigmas.series:
-        found["defocus_sigma_um"] = _list(sigmas.series["defocus"] / A_PER_UM)
-    if sigmas.pose:
-        for name, part in (("position", slice(0, 3)), ("orientation", slice(3, 6))):
-            variance = np.concatenate([(p[..., part] ** 2).ravel() for p in sigmas.pose])
-            found["classes"][name] = {
-                "unit": "A" if name == "position" else "deg",
-                "parameters": int(variance.size),
-                "sigma": _number(float(np.sqrt(variance.mean()))),
-                "reference_share": _number(sigmas.reference_share[name]),
-            }
+        found["defocus_sigma_um"] = listed(sigmas.series["defocus"] / A_PER_UM)
     return found
 
 
@@ -117,12 +101,3 @@ def _pose_changes(previous: SeriesState, after: SeriesState) -> tuple[F64, F64]:
         [pose_offsets(after.particles[name], particles)[:, :6] for name, particles in previous.particles.items()]
     )
     return np.linalg.norm(offsets[:, :3], axis=1), np.rad2deg(np.linalg.norm(offsets[:, 3:], axis=1))
-
-
-def _list(values: F64) -> list[float | None]:
-    return [_number(value) for value in np.asarray(values).ravel()]
-
-
-def _number(value: float) -> float | None:
-    """Short, and None for what JSON cannot say."""
-    return float(f"{float(value):.{DIGITS}g}") if math.isfinite(value) else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,25 @@ from mpr_dist.storage.lock import read_holder
 from mpr_dist.workflow.done import read_done
 from mpr_dist.workflow.outcomes import BAD_SERIES, STOPPED, Failure
 from mpr_dist.workflow.series_results import read_summary
+from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, read_details
 
 FORMAT_VERSION = 1
 
 
 def status(population: Population) -> dict[str, Any]:
-    """JSON-ready: the population, every iteration that has begun, and for each its series and species."""
+    """JSON-ready: the population, every iteration that has begun, and for each its series and species.
+
+    The last iteration also has "classes", what became of every refined class over the series that are done, and
+    "directions", what the images say about those in which classes undo each other (``uncertainty_table``).
+    """
     holder = read_holder(population.path / "LOCK")
     iterations = []
     number = 1
     while population.files(number).root.is_dir():
         iterations.append(_iteration(population, population.files(number)))
         number += 1
+    if iterations:
+        iterations[-1] |= _uncertainty(population.files(number - 1), iterations[-1]["series"])
     return {
         "format_version": FORMAT_VERSION,
         "name": population.name,
@@ -56,6 +63,11 @@ def _iteration(population: Population, files: IterationFiles) -> dict[str, Any]:
         "series": series,
         "species": {one.name: _read(files.species(one.name).result) for one in population.species},
     }
+
+
+def _uncertainty(files: IterationFiles, series: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    done = {name: read_details(files, name) for name, one in series.items() if one["state"] == "done"}
+    return {"classes": over_all(done), "directions": directions_over_all(done)}
 
 
 @dataclass(frozen=True)

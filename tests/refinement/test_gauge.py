@@ -57,3 +57,45 @@ def test_a_direction_that_images_see_is_determined(problem):
     settings = replace(SETTINGS, image_warp=None, stage_angles=False)
     layout = Layout.of(settings, state.series)
     assert list(_candidates(layout, state)) == []
+
+
+OPTICS = RefineSettings(
+    image_warp=(2, 2),
+    volume_warp=(2, 2, 1, 3),
+    particles=True,
+    stage_angles=True,
+    defocus=True,
+    astigmatism=True,
+    phase_shift=True,
+    cs=True,
+    aberrations=(2, 4),
+    priors=NEAR,
+)
+
+
+def test_directions_of_the_ctf_of_the_volume_and_of_drift():
+    """As above, for what only exists with even Zernikes, a volume warp, and two temporal samples."""
+    drawn = draw(OPTICS, 1, n_tilts=5, count=8, samples=2)
+    state = drawn.truth
+    layout = Layout.of(OPTICS, state.series, 2)
+    prior = precision(layout, state.series, state.particles, NEAR)
+    e = evaluate(state, state, layout, prior, (drawn.data,), None).equations
+    names = []
+    for name, step, poses in _candidates(layout, state):
+        names.append(name)
+        alone = step**2 @ np.diag(e.s - prior.series) + np.einsum("pi,pij,pj->", poses, e.p, poses)
+        both = step @ (e.s - prior.series) @ step + 2 * step @ np.einsum("npk,pk->n", e.b, poses)
+        both += np.einsum("pi,pij,pj->", poses, e.p, poses)
+        both -= np.einsum("pi,ij,pj->", poses, prior.poses[0], poses)
+        assert both < 0.02 * alone, name
+    zernikes = [name for name in names if name.endswith("against Zernikes, even")]
+    assert [name.split()[0] for name in zernikes] == ["phase", "Cs", "astigmatism", "astigmatism"]
+    assert len([name for name in names if name.startswith("drift of all")]) == 6
+    assert len([name for name in names if name.startswith("volume warp")]) == 3
+
+
+def test_without_the_zernikes_of_order_2_no_astigmatism_is_undone():
+    drawn = draw(replace(OPTICS, aberrations=(4,)), 2, n_tilts=3, count=4)
+    layout = Layout.of(replace(OPTICS, aberrations=(4,)), drawn.truth.series)
+    names = [name for name, _, _ in _candidates(layout, drawn.truth)]
+    assert not [name for name in names if name.startswith("astigmatism")]

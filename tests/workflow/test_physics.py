@@ -86,7 +86,7 @@ def _read(population: Population, name: str, iteration: int = 1):
 
 def test_all_files_are_there(refined: Population) -> None:
     files = refined.files(1)
-    expected = {"settings.toml", "ledger.jsonl", "events.jsonl", "report.html", "DONE"}
+    expected = {"settings.toml", "ledger.jsonl", "events.jsonl", "report.html", "uncertainty.star", "DONE"}
     expected |= {f"series/{n}.{e}" for n in ("TS_01", "TS_02") for e in ("xml", "poses.star", "sigma.star")}
     expected |= {f"series/{n}.summary.json" for n in ("TS_01", "TS_02")}
     maps = ("particles.star", "half1.mrc", "half2.mrc", "map.mrc", "fsc.star", "result.json")

@@ -110,6 +110,21 @@ def test_lines_break_at_gaps_and_stay_inside_the_frame():
     assert dots[2].find("title").text == "square <&>: 4 ± 2 at 2"
 
 
+def test_error_bars_span_one_sigma_to_either_side_and_name_their_points():
+    x, y, sigma = np.array([1.0, 2.0, 3.0]), np.array([2.0, np.nan, 6.0]), np.array([1.0, 1.0, 2.0])
+    line = Line("Cs", x, y, sigma, bars=True, names=("TS_1", "TS_2", "TS_3"))
+    svg = ElementTree.fromstring(plots.line_chart("t", axis_for("x", [0, 4]), axis_for("y", [0, 10]), [line]))
+    bars = [bar for bar in svg.iter("line") if "thin" in bar.get("class").split()]
+    heights = {t.text: float(t.get("y")) - 4 for t in svg.iter("text") if t.get("text-anchor") == "end"}
+    per_unit = (heights["0"] - heights["10"]) / 10
+    found = [sorted((heights["0"] - h) / per_unit for h in numbers(bar, "y1", "y2")) for bar in bars]
+    assert np.allclose(found, [[1, 3], [4, 8]], atol=0.01)
+    assert svg.findall("polyline") == []
+    assert svg.findall("polygon") == []
+    dots = [dot.find("title").text for dot in svg.iter("circle")]
+    assert dots == ["Cs: 2 ± 1 at TS_1", "Cs: 6 ± 2 at TS_3"]
+
+
 def test_points_land_where_the_ticks_say():
     x = axis_for("x", [0, 10])
     svg = ElementTree.fromstring(plots.line_chart("t", x, axis_for("y", [0, 100]), [Line("l", [0, 10], [0, 100])]))

@@ -169,6 +169,92 @@ def test_details_of_many_series_start_folded(count, opened):
     assert html.count("<details") == count
 
 
+@pytest.mark.parametrize("count", [12, 13, 300])
+def test_of_many_series_those_that_gained_least_are_shown(count):
+    """Gains of the cross half grow with the number; the first could not be compared."""
+    gains = [float("nan"), *(100.0 * i for i in range(1, count))]
+    many = tuple(series(f"TS_{i}", cross=(9000.0, 9000.0 + gain)) for i, gain in enumerate(gains))
+    html = render_report(data(series=many))
+    shown = re.findall(r"<summary><b>(TS_\d+)</b>", html)
+    if count == 12:
+        assert shown == [f"TS_{i}" for i in range(12)]
+        assert "gained least" not in html
+    else:
+        assert shown == [f"TS_{i}" for i in range(1, 13)]
+        assert f"the 12 of {count} series that gained least" in html
+    assert html.count("<td>TS_") == count
+    assert ("<b>All 300 series</b>" in html) == (count == 300)
+    check(html)
+
+
+CLASSES = {
+    "stage_angles": {
+        "words": "stage angles", "unit": "deg", "parameters": 27, "series": 2, "change": 2.5, "sigma": 0.25,
+        "prior": 1.0, "change_to_prior": 2.5, "spread_to_prior": 2.51, "independent": 20.0,
+        "determined": 0.93, "reference_share": 0.12,
+    },
+    "cs": {
+        "words": "Cs", "unit": "mm", "parameters": 1, "series": 2, "change": 0.01, "sigma": 0.02, "prior": 0.1,
+        "change_to_prior": 0.1, "spread_to_prior": 0.22, "independent": 2.0, "determined": 0.04,
+        "reference_share": None,
+    },
+}  # fmt: skip
+DIRECTIONS = {
+    "all positions along x against image warp": {"series": 2, "weak": 2, "lowest": 0.0, "median": 0.013},
+    "aberration Z1+1 against image warp x": {"series": 2, "weak": 0, "lowest": 0.8, "median": 0.9},
+}
+
+
+def with_classes(name="TS_01", sigma=0.02):
+    angles = np.linspace(-1, 1, 9)
+    tilts = {"tilts": True, "axes": ["X", "Y", "Z"], "value": [angles] * 3, "sigma": [[0.2] * 8 + [None]] * 3}
+    cs = {"tilts": False, "axes": ["Cs"], "value": [[2.7]], "sigma": [[sigma]]}
+    return series(name, classes=CLASSES, values={"stage_angles": tilts, "cs": cs})
+
+
+def test_how_well_classes_are_known_is_shown_over_all_series_and_in_each():
+    html = render_report(data(series=(with_classes(), with_classes("TS_02")), classes=CLASSES, directions=DIRECTIONS))
+    page = check(html)
+    text = " ".join(page.texts)
+    assert html.count("<td>stage angles</td>") == html.count("<td>Cs</td>") == 3
+    for expected in ("How well it is known", "93 %", "12 %", "4 %", "TS_01: stage angles", "TS_02: stage angles"):
+        assert expected in text
+    drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert len(drawings) == 2 + 2 + 2 + 1 + 2 * 4
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+        assert "nan" not in drawing
+
+
+def test_priors_that_do_not_fit_are_told_in_words():
+    html = render_report(data(classes=CLASSES))
+    text = " ".join(check(html).texts)
+    assert "Stage angles moved by 2.5 where the prior expected 1 degrees: it was too tight" in text
+    # two numbers prove nothing
+    assert "Cs moved" not in text
+    small = CLASSES["stage_angles"] | {"spread_to_prior": 0.1}
+    assert "it was too loose, and lets noise in" in render_report(data(classes={"stage_angles": small}))
+
+
+def test_directions_that_only_the_prior_decides_are_told_apart_from_others():
+    text = " ".join(check(render_report(data(classes=CLASSES, directions=DIRECTIONS))).texts)
+    assert "Only the prior decides" in text
+    assert "The maps do not depend on it" in text
+    assert "all positions along x against image warp 2 of 2 1 %" in re.sub(r"\s+", " ", text)
+    assert "aberration Z1+1" not in text
+    assert "Only the prior decides" not in render_report(data(classes=CLASSES))
+
+
+@pytest.mark.parametrize(("count", "dots"), [(2, 2), (100, 100), (1000, 100), (1001, 91)])
+def test_of_very_many_series_dots_are_chosen_evenly(count, dots):
+    many = tuple(with_classes(f"TS_{i}") for i in range(count))
+    html = render_report(data(series=many, classes=CLASSES))
+    chart = re.search(r'<svg[^>]*aria-label="Cs".*?</svg>', html, flags=re.DOTALL)[0]
+    assert chart.count("<circle") == chart.count("thin") == dots
+    assert (f"{dots} of {count} series are shown" in html) == (count > 100)
+    assert len(html) < 2_000_000
+
+
 def test_a_long_history_shows_its_first_and_latest_curves():
     html = render_report(data(species=(species(tuple(np.linspace(12, 5, 12))),)))
     chart = re.search(r"<svg[^>]*by iteration.*?</svg>", html, flags=re.DOTALL)[0]

@@ -32,6 +32,7 @@ class BfactorClass(PerTilt):
     """B-factor of every tilt, A^2."""
 
     name = "bfactor"
+    words = "B-factor"
     unit = "A^2"
     width = 1
     is_amplitude = True
@@ -64,6 +65,7 @@ class LogScaleClass(PerTilt):
     """Log of the amplitude scale of every tilt. Its derivative is the model itself: the last local parameter."""
 
     name = "log_scale"
+    words = "log of the scale"
     unit = ""
     width = 1
     is_amplitude = True

@@ -16,7 +16,7 @@ from mpr_dist.model.settings import Priors
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.refinement.linearisation import Linearisation
 from mpr_dist.refinement.state import State
-from mpr_dist.units import F64, I64
+from mpr_dist.units import F64, I64, Bool
 
 Labels = dict[str, NDArray[Any]]
 
@@ -46,12 +46,13 @@ class ParameterClass(ABC):
     """Parameters that are refined together; values are a flat float64 vector in the unit of the class.
 
     Attributes:
-        name: as it stands in tables and messages; unit: of a value, as people write it.
+        name: as it stands in tables; words: as M's users call it; unit: of a value, as people write it.
         is_amplitude: scales and B-factors, which the geometry does not depend on.
         is_ctf: whether only species that are resolved well enough for the CTF count.
     """
 
     name: str
+    words: str
     unit: str
     is_amplitude = False
     is_ctf = False
@@ -94,6 +95,13 @@ class ParameterClass(ABC):
         qx, qy (samples,) in 1/A; to_grid: grid units of the reference per 1/A.
         """
         return ()
+
+    def seen(self, series: TiltSeries) -> Bool:
+        """(size,) whether any tilt in use depends on a parameter: about the others the images say nothing."""
+        out = np.zeros(self.size(series.n_tilts), bool)
+        for columns, active in zip(self.columns(series), series.active, strict=True):
+            out[columns] |= bool(active)
+        return out
 
     @property
     def n_own(self) -> int:

@@ -29,6 +29,7 @@ class DefocusClass(PerTilt):
     """Defocus at the centre of the volume in every tilt, A."""
 
     name = "defocus"
+    words = "defocus"
     unit = "A"
     width = 1
     is_ctf = True
@@ -58,6 +59,7 @@ class AstigmatismClass(PerTilt):
     """delta/2 (cos 2 angle, sin 2 angle) of every tilt, A: without a singularity where there is none."""
 
     name = "astigmatism"
+    words = "astigmatism"
     unit = "A"
     width = 2
     is_ctf = True
@@ -98,6 +100,7 @@ class PhaseShiftClass(PerTilt):
     """Phase shift of every tilt, in units of pi."""
 
     name = "phase_shift"
+    words = "phase shift"
     unit = "pi"
     width = 1
     is_ctf = True
@@ -133,6 +136,7 @@ class CsClass(PerSeries):
     """Spherical aberration, mm."""
 
     name = "cs"
+    words = "Cs"
     unit = "mm"
     names = ("Cs",)
     is_ctf = True

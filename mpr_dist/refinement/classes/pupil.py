@@ -86,6 +86,7 @@ class OddAberrationsClass(AberrationsClass):
 
     orders: tuple[int, ...]
     name = "aberrations_odd"
+    words = "Zernikes, odd"
     kind = PHASE
 
     @property
@@ -109,6 +110,7 @@ class EvenAberrationsClass(AberrationsClass):
 
     orders: tuple[int, ...]
     name = "aberrations_even"
+    words = "Zernikes, even"
     kind = GAMMA
     is_ctf = True
 
@@ -132,6 +134,7 @@ class MagnificationClass(PerSeries):
     """
 
     name = "magnification"
+    words = "anisotropic magnification"
     unit = "%"
     names = ("M11", "M12", "M21", "M22")
 

@@ -22,6 +22,7 @@ class StageAnglesClass(PerTilt):
     """Rotations about image x, y and z in every tilt, degrees; positions follow where the series says so."""
 
     name = "stage_angles"
+    words = "stage angles"
     unit = "deg"
     width = 3
 

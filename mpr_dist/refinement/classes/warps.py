@@ -41,6 +41,10 @@ class ImageWarpClass(PerTilt):
         return f"image_warp_{'xy'[self.axis]}"
 
     @property
+    def words(self) -> str:  # type: ignore[override]
+        return f"image warp, {'xy'[self.axis]}"
+
+    @property
     def width(self) -> int:  # type: ignore[override]
         return self.nodes[0] * self.nodes[1]
 
@@ -87,6 +91,7 @@ class VolumeWarpClass(ParameterClass):
 
     nodes: tuple[int, int, int, int]
     name = "volume_warp"
+    words = "volume warp"
     unit = "A"
 
     def __post_init__(self) -> None:
