@@ -347,3 +347,21 @@ def test_determined_parameters_lie_between_none_and_all(problem):
     data = data_of(a_series(), bare.particles[0], smooth_volumes(GRID), GRID)
     evaluation = evaluate(bare, bare, layout, precision(layout, bare.series, bare.particles, Priors()), (data,), None)
     assert not occam_at(bare, evaluation, layout).r.any()
+
+
+def test_a_species_too_coarse_moves_no_ctf(problem):
+    """Only species that see the CTF have a say in it: one that does not leaves its classes to the prior alone."""
+    state, origin, prior, data = problem
+    blind = tuple(replace(each, sees_ctf=False) for each in data)
+    found = evaluate(state, origin, FULL, prior, blind, None).equations
+    pull = prior.series @ (FULL.values(state) - FULL.values(origin))
+    for each in FULL.classes:
+        part = FULL.slices[each.name]
+        informed = np.abs(np.diag(found.s - prior.series)[part]).max() > 0
+        assert informed != each.is_ctf
+        if each.is_ctf:
+            np.testing.assert_allclose(found.g[part], -pull[part], rtol=1e-12, atol=1e-12)
+    one = evaluate(state, origin, FULL, prior, (data[0], blind[1]), None).equations
+    both = evaluate(state, origin, FULL, prior, data, None).equations
+    part = FULL.slices["defocus"]
+    assert 0 < np.trace((one.s - prior.series)[part, part]) < np.trace((both.s - prior.series)[part, part])
