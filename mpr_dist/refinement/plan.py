@@ -164,10 +164,17 @@ class Plan:
                 f"{self.workers} workers need {needed / GIB:.1f} GiB, "
                 f"available are {available_bytes / GIB:.1f} GiB: {advice}"
             )
-        if self.memory_bytes is not None and least > self.memory_bytes:
+        self.check_worker()
+
+    def check_worker(self) -> None:
+        """
+        Raises:
+            InputError: a worker needs more than it may use, even with its images streamed.
+        """
+        if self.memory_bytes is not None and self.least_worker_bytes > self.memory_bytes:
             raise InputError(
-                f"a worker needs at least {size(least)}, even with its images in scratch files, and may use "
-                f"{size(self.memory_bytes)}: give more --memory-per-worker, or use a smaller box"
+                f"a worker needs at least {size(self.least_worker_bytes)}, even with its images in scratch files, "
+                f"and may use {size(self.memory_bytes)}: give more --memory-per-worker, or use a smaller box"
             )
 
     def check_scratch(self, free_bytes: int, directory: str) -> None:

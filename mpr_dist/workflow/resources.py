@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpr_dist.errors import InputError
-
 _CGROUP = Path("/sys/fs/cgroup")
-
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 @dataclass(frozen=True)
@@ -25,18 +19,6 @@ class Resources:
 
     memory_bytes: int | None = None
     scratch: Path | None = None
-
-
-def parse_bytes(text: str, option: str = "--memory-per-worker") -> int:
-    """ "4GiB", "500MB", "1.5g" -> bytes.
-
-    Raises:
-        InputError: not a number with a unit.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", text.strip().lower())
-    if found is None or (count := int(float(found[1]) * _UNITS[found[2] or ""])) < 1:
-        raise InputError(f"{option} needs a number and a unit, such as 4GiB or 500MB; got {text!r}")
-    return count
 
 
 def available_memory() -> int:
