@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mpr_dist.errors import MprError, SeriesError
+from mpr_dist.errors import DiskFull, MprError, SeriesError
 from mpr_dist.units import F32, I64
 
 # read at a time, at least one particle: large enough for the speed of the disk
@@ -87,13 +87,14 @@ class StreamedValues:
         except OSError as error:
             raise self._refused(error) from error
 
-    def _refused(self, error: OSError) -> SeriesError:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        why = "is full" if full else f"cannot be used ({error.strerror})"
-        return SeriesError(
-            f"the scratch directory {self._directory} {why}; images that exceed the memory need "
-            f"{self.nbytes / 2**30:.2f} GiB there: give another one with --scratch, or more --memory-per-worker"
+    def _refused(self, error: OSError) -> MprError:
+        need = (
+            f"images that exceed the memory need {self.nbytes / 2**30:.2f} GiB there: give another one with --scratch, "
+            "or more --memory-per-worker"
         )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return DiskFull(f"the scratch directory {self._directory} is full; {need}")
+        return SeriesError(f"the scratch directory {self._directory} cannot be used ({error.strerror}); {need}")
 
 
 Values = F32 | StreamedValues

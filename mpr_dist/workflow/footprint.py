@@ -18,7 +18,7 @@ from mpr_dist.model.optics import Optics
 from mpr_dist.model.species import Species
 
 # Python with the libraries and the compiled kernels, and with Dask's worker
-BASE_BYTES = 330 << 20
+BASE_BYTES = 350 << 20
 # the box of an image depends on its defocus: what is assumed where no XML was read
 PLANNED_DEFOCUS_UM = 3.0
 
