@@ -12,6 +12,7 @@ from scipy.fft import next_fast_len
 
 from mpr_dist.imaging.ctf import delocalisation_A
 from mpr_dist.imaging.image_store import block_particles, values_bytes
+from mpr_dist.imaging.particle_images import GROUP
 from mpr_dist.imaging.reconstruct import accumulator_shape
 from mpr_dist.imaging.reference import GRID_OVERSAMPLING
 from mpr_dist.model.optics import Optics
@@ -66,10 +67,11 @@ def finish_bytes(species: Species) -> int:
     return 2 * accumulator_bytes(species) + 4 * 16 * species.box_px**3
 
 
-def tilt_bytes(species: Species, image_px: tuple[int, int], pixel_A: float) -> int:
-    """While one tilt image is brought to the pixel of the species."""
+def tilt_bytes(species: Species, image_px: tuple[int, int], pixel_A: float, samples: int) -> int:
+    """While one tilt image is brought to the pixel of the species, and boxes are cut from it group by group."""
     pixels = image_px[0] * image_px[1]
-    return int(36 * pixels + 24 * pixels * (pixel_A / species.pixel_size_A) ** 2)
+    growth = (pixel_A / species.pixel_size_A) ** 2
+    return int(pixels * (6 + max(24, 8 + 24 * growth))) + 40 * GROUP * samples
 
 
 def table_bytes(tilts: int, samples: int) -> int:
@@ -83,7 +85,7 @@ def series_bytes(
     """What a worker needs for a series besides its images: everything that does not depend on how they are kept."""
     sums = sum(accumulator_bytes(each) for each in species)
     references = sum(reference_bytes(each) for each in species)
-    tilt = max((tilt_bytes(each, image_px, pixel_A) for each in species), default=0)
+    tilt = max((tilt_bytes(each, image_px, pixel_A, samples) for each in species), default=0)
     return BASE_BYTES + sums + references + max(tilt, solver + table_bytes(tilts, samples))
 
 

@@ -62,7 +62,7 @@ class Physics:
             8 * samples,
             fp.prepare_bytes(species),
             fp.finish_bytes(species),
-            fp.tilt_bytes(species, known.image_px, known.pixel_A),
+            fp.tilt_bytes(species, known.image_px, known.pixel_A, samples),
             fp.table_bytes(1, samples),
             fp.BASE_BYTES,
         )
