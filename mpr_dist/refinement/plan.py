@@ -109,10 +109,10 @@ class Plan:
     @property
     def worker_bytes(self) -> int:
         """Most that a worker needs at any task."""
-        refining = (self._besides(each) + self._held(each) for each in self.series)
+        refining = (self._needed(each) for each in self.series)
         prepare = max((each.prepare_bytes for each in self.species), default=0)
         maps = self.base_bytes + self.reference_bytes + max(prepare, self.finish_bytes)
-        return max(*refining, self._besides(None), maps)
+        return max(*refining, maps, 0)
 
     @property
     def least_worker_bytes(self) -> int:
@@ -130,11 +130,20 @@ class Plan:
     def _held(self, series: SeriesLoad) -> int:
         return series.stream_bytes if self._is_streamed(series) else series.image_bytes
 
-    def _besides(self, series: SeriesLoad | None) -> int:
-        """Everything that a worker needs besides the images of a series."""
-        solver = 0 if series is None else series.solver_bytes + series.table_bytes
+    def _needed(self, series: SeriesLoad) -> int:
+        """The accumulators of a batch are made when its first series was refined: a series alone never needs both."""
+        if any(len(batch) > 1 for batch in self.batches):
+            return self._besides(series) + self._held(series)
         tilt = max((each.tilt_bytes for each in self.species), default=0)
-        return self.base_bytes + self.accumulator_bytes + self.reference_bytes + max(solver, tilt)
+        refine = max(series.solver_bytes + series.table_bytes, tilt)
+        insert = self.accumulator_bytes + max(series.table_bytes, tilt)
+        return self.base_bytes + self.reference_bytes + self._held(series) + max(refine, insert)
+
+    def _besides(self, series: SeriesLoad) -> int:
+        """Everything that a worker may need besides the images of a series, as it reckons itself."""
+        tilt = max((each.tilt_bytes for each in self.species), default=0)
+        solver = max(series.solver_bytes + series.table_bytes, tilt)
+        return self.base_bytes + self.accumulator_bytes + self.reference_bytes + solver
 
     @property
     def scratch_bytes(self) -> int:
