@@ -11,7 +11,6 @@ import numpy as np
 from scipy.fft import next_fast_len
 
 from mpr_dist.imaging.ctf import delocalisation_A
-from mpr_dist.imaging.image_store import block_particles, values_bytes
 from mpr_dist.imaging.particle_images import GROUP
 from mpr_dist.imaging.reconstruct import accumulator_shape
 from mpr_dist.imaging.reference import GRID_OVERSAMPLING
@@ -87,9 +86,3 @@ def series_bytes(
     references = sum(reference_bytes(each) for each in species)
     tilt = max((tilt_bytes(each, image_px, pixel_A, samples) for each in species), default=0)
     return BASE_BYTES + sums + references + max(tilt, solver + table_bytes(tilts, samples))
-
-
-def stream_bytes(particles: int, tilts: int, samples: int) -> int:
-    """Of the images of one series when they are streamed: one block."""
-    shape = (particles, tilts, samples, 2)
-    return min(particles, block_particles(shape)) * values_bytes((1, tilts, samples, 2))
