@@ -16,7 +16,18 @@ SchedulerFile = Annotated[
     Path | None,
     typer.Option(help="File of a Dask scheduler that runs already (dask scheduler --scheduler-file F)."),
 ]
-_NAMES = ("engine", "workers", "threads", "scheduler_file", "gpus", "workers_per_gpu", "adaptive", "host")
+_NAMES = (
+    "engine",
+    "workers",
+    "threads",
+    "scheduler_file",
+    "gpus",
+    "workers_per_gpu",
+    "adaptive",
+    "host",
+    "memory_per_worker",
+    "scratch",
+)
 
 
 def certificates(
@@ -53,6 +64,18 @@ def placement(
             help="Address of this machine at which others may join (mpr-dist worker), with TLS; for local and cuda "
             "[default: this machine alone]."
         ),
+    ] = None,
+    memory_per_worker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What a worker may use, such as 4GiB; images that exceed it are read from scratch files, block by "
+            "block [default: its share of the machine or of the job].",
+        ),
+    ] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="For those files: a local disk [default: the system's temporary directory]."),
     ] = None,
 ) -> None:
     """Engine and number of workers; none of it changes the result."""

@@ -17,6 +17,14 @@ PROTOCOLS = ("tcp://", "tls://")
 LEAVE_EARLY_S = 600.0
 
 
+def parse_memory(text: str, what: str) -> int:
+    """ "32GB" -> bytes, as Dask reads it: GB is 10^9 bytes, GiB 2^30. Raises InputError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT])(i?)B", text)
+    if found is None:
+        raise InputError(f"{what} is given with its unit, such as 32GB; got {text!r}")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** (1 + "KMGT".index(found[2].upper())))
+
+
 @dataclass(frozen=True)
 class TlsFiles:
     """Certificates of a site: files in PEM form. None of the three, or all."""
@@ -72,8 +80,7 @@ class JobOptions:
     def __post_init__(self) -> None:
         if re.fullmatch(r"\d+(:[0-5]?\d){1,2}", self.walltime) is None:
             raise InputError(f"the walltime of a job is given as H:MM:SS, such as 4:00:00; got {self.walltime!r}")
-        if re.fullmatch(r"\d+(\.\d+)?\s*[kKMGT]i?B", self.memory) is None:
-            raise InputError(f"the memory of a job is given with its unit, such as 32GB; got {self.memory!r}")
+        parse_memory(self.memory, "the memory of a job")
         if self.gpus < 0 or self.workers < 1 or (self.cores is not None and self.cores < 1):
             raise InputError("a job needs workers and cores of 1 or more, and gpus of 0 or more")
 
@@ -96,10 +103,7 @@ class JobOptions:
 
     @property
     def memory_bytes(self) -> int:
-        """As Dask reads it: GB is 10^9 bytes, GiB 2^30."""
-        number, unit = re.match(r"([\d.]+)\s*(\w+)", self.memory).groups()  # type: ignore[union-attr]  # checked above
-        base = 1024 if "i" in unit else 1000
-        return int(float(number) * base ** (1 + "KMGT".index(unit[0].upper())))
+        return parse_memory(self.memory, "the memory of a job")
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ class EngineChoice:
         gpus: which cards ``cuda`` takes; () = all of them.
         adaptive: (least, most) workers, as the work asks for them.
         host: where others can reach the scheduler of ``local`` and ``cuda``; None = this machine alone.
+        memory_per_worker: such as "4GiB"; None = its share of the machine or of the job.
+        scratch: directory on a local disk for images that exceed it; None = the system's temporary directory.
     """
 
     kind: str = "local"
@@ -124,6 +130,8 @@ class EngineChoice:
     workers_per_gpu: int = 1
     adaptive: tuple[int, int] | None = None
     host: str | None = None
+    memory_per_worker: str | None = None
+    scratch: Path | None = None
     job: JobOptions = field(default_factory=JobOptions)
     tls: TlsFiles = field(default_factory=TlsFiles)
 
@@ -138,6 +146,15 @@ class EngineChoice:
         if self.gpus and self.kind != "cuda":
             raise InputError("--gpus belongs to --engine cuda; the cards of a job stand in [engine.job] gpus")
         self._check_adaptive()
+        self.memory_of_worker(0, 1)
+
+    def memory_of_worker(self, available_bytes: int, workers: int) -> int | None:
+        """Bytes that one of ``workers`` may use, of those this machine has; None: nobody here knows."""
+        if self.memory_per_worker is not None:
+            return parse_memory(self.memory_per_worker, "the memory of a worker")
+        if self.is_foreign:
+            return None
+        return self.job.memory_bytes // self.workers_per_job if self.is_queue else available_bytes // workers
 
     def _check_adaptive(self) -> None:
         if self.adaptive is None:

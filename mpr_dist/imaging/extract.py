@@ -89,9 +89,17 @@ def _cut(image: F32, corner_xy: np.ndarray, n: int) -> F32:
 
 def ring_power(images: F32, keep: Bool, samples: Samples) -> F64:
     """(rings,) mean |X|^2 over the kept particles of one tilt, smoothed over neighbouring rings."""
-    kept = images[keep].astype(np.float64)
-    power = (kept**2).sum(axis=(0, 2))
-    count = np.bincount(samples.ring, minlength=samples.n_rings) * max(int(keep.sum()), 1)
+    return mean_of_rings(power_sums(images[keep]), int(keep.sum()), samples)
+
+
+def power_sums(images: F32) -> F64:
+    """(samples,) sums of |X|^2 over images (images, samples, 2), in float64."""
+    return np.asarray((images.astype(np.float64) ** 2).sum(axis=(0, 2)))
+
+
+def mean_of_rings(power: F64, n_images: int, samples: Samples) -> F64:
+    """(rings,) means of summed powers (samples,), smoothed over neighbouring rings."""
+    count = np.bincount(samples.ring, minlength=samples.n_rings) * max(n_images, 1)
     total = np.bincount(samples.ring, weights=power, minlength=samples.n_rings)
     return _smooth(total.astype(np.float64), count.astype(np.float64))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,8 +18,9 @@ from mpr_dist.imaging.ctf import (
     sideband_overlap,
 )
 from mpr_dist.imaging.dirt import LARGEST_SHARE, fill_masked, masked_share
-from mpr_dist.imaging.extract import extract_samples, prepare_tilt_image, ring_power
+from mpr_dist.imaging.extract import extract_samples, mean_of_rings, power_sums, prepare_tilt_image
 from mpr_dist.imaging.geometry import contained, project
+from mpr_dist.imaging.image_store import ImageRoom, Values, blocks
 from mpr_dist.imaging.samples import Samples, box_samples
 from mpr_dist.maths.kernels.compare import A2, COS2, EWALD, KX, KY, N_TABLES, ODD, OVERLAP, Q2_4, QX, QY, SIN2
 from mpr_dist.model.pose import Particles
@@ -36,6 +37,9 @@ class TiltImage(NamedTuple):
     mask: Bool | None = None
 
 
+# particles that are cut at a time
+GROUP = 32
+
 TiltReader = Callable[[int], TiltImage | tuple[F32, float]]
 
 
@@ -43,7 +47,8 @@ TiltReader = Callable[[int], TiltImage | tuple[F32, float]]
 class ParticleImages:
     """Attributes:
     samples: which Fourier samples, of which box.
-    values: (particles, tilts, samples, 2) float32, divided by the noise amplitude; zero where not active.
+    values: (particles, tilts, samples, 2) float32, divided by the noise amplitude; zero where not active. An array, or
+        a scratch file: ``blocks`` goes through both.
     active: (particles, tilts) images that exist: contained in the tilt, the tilt is in use, and at most half of the
         disc of the particle is masked.
     xy_A: (particles, tilts, 2) the position to which the phases are referred.
@@ -52,11 +57,15 @@ class ParticleImages:
     """
 
     samples: Samples
-    values: F32
+    values: Values
     active: Bool
     xy_A: F64
     noise: F64
     n_samples: I64
+
+    def blocks(self) -> Iterator[tuple[slice, F32]]:
+        """Which particles, and their values: sums over all of them need no more than one block in memory."""
+        return blocks(self.values)
 
 
 def working_box(series: TiltSeries, species: Species, q_max: float) -> int:
@@ -81,19 +90,21 @@ def load_particle_images(
     read_tilt: TiltReader,
     q_max: float,
     weight_threshold: float,
+    room: ImageRoom | None = None,
 ) -> ParticleImages:
     """Cut, transform and whiten the images of all particles up to spatial frequency q_max (1/A).
 
     read_tilt(t) returns the average of tilt t (height, width), its pixel size in A, and its mask of dirt if it has
-    one: what is masked is filled with its surroundings. Raises SeriesError when no particle lies inside any tilt, or
-    all that do are masked.
+    one: what is masked is filled with its surroundings. room: where the values go, by default into
+    memory; they are the same wherever they are. Raises SeriesError when no particle lies inside any tilt, or all that
+    do are masked, and for images that are not finite.
     """
     samples = box_samples(working_box(series, species, q_max), species.pixel_size_A, q_max)
     xy_A = project(series, particles).xy_A
     active = contained(series, xy_A, species.diameter_A)
     if not active.any():
         raise SeriesError(f"series {series.name}: no particle of {species.name} lies inside any tilt")
-    values = np.zeros((len(particles), series.n_tilts, len(samples.kx), 2), np.float32)
+    values = (room or ImageRoom()).place((len(particles), series.n_tilts, len(samples.kx), 2))
     noise = np.ones((series.n_tilts, samples.n_rings))
     for t in np.flatnonzero(active.any(0)):
         tilt = TiltImage(*read_tilt(int(t)))
@@ -101,15 +112,34 @@ def load_particle_images(
         if not active[:, t].any():
             continue
         image, growth = prepare_tilt_image(image, tilt.pixel_A, species.pixel_size_A, 4 * species.diameter_A)
-        cut = extract_samples(image, xy_A[:, t] * growth / species.pixel_size_A, active[:, t], samples)
-        noise[t] = np.maximum(ring_power(cut, active[:, t], samples), 1e-12)
-        cut *= (1 / np.sqrt(noise[t]))[samples.ring].astype(np.float32)[:, None]
-        values[:, t] = cut
+        xy_px = xy_A[:, t] * growth / species.pixel_size_A
+        noise[t] = _cut_and_whiten(values, int(t), image, xy_px, active[:, t], samples)
+        if not np.isfinite(noise[t]).all():
+            raise SeriesError(f"series {series.name}: an image of {species.name} holds NaN or infinite values")
     if not active.any():
         raise SeriesError(f"series {series.name}: all particles of {species.name} are masked in every tilt")
-    if not np.isfinite(values).all():
-        raise SeriesError(f"series {series.name}: an image of {species.name} holds NaN or infinite values")
     return ParticleImages(samples, values, active, xy_A, noise, sample_limits(series, samples, weight_threshold))
+
+
+def _cut_and_whiten(values: Values, t: int, image: F32, xy_px: F64, active: Bool, samples: Samples) -> F64:
+    """Fill the values of one tilt, and its noise power (rings,).
+
+    The noise is summed in groups of fixed size, so that it does not depend on where the values are.
+    """
+    kept = np.flatnonzero(active)
+    groups = [kept[start : start + GROUP] for start in range(0, len(kept), GROUP)]
+    power = np.zeros(len(samples.kx))
+    for rows in groups:
+        cut = extract_samples(image, xy_px[rows], np.ones(len(rows), bool), samples)
+        power += power_sums(cut)
+        values[rows, t] = cut
+    noise = np.maximum(mean_of_rings(power, len(kept), samples), 1e-12)
+    gain = (1 / np.sqrt(noise))[samples.ring].astype(np.float32)[:, None]
+    for rows in groups:
+        cut = values[rows, t]
+        cut *= gain
+        values[rows, t] = cut
+    return noise
 
 
 def _without_dirt(tilt: TiltImage, xy_A: F64, active: Bool, diameter_A: float) -> tuple[F32, Bool]:

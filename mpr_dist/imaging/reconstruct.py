@@ -6,6 +6,7 @@ w = scale x envelope / noise amplitude, inserted by trilinear weights on a grid 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numba as nb
@@ -59,24 +60,29 @@ def backproject(
     tables = kernel_tables(series, species, images, n)
     weight = tables.weight * tilt_scales(series).astype(np.float32)[:, None]
     limit = np.minimum(images.n_samples, images.samples.ring_end[-1])
-    largest = insert(
-        accumulators,
-        particles.half - 1,
-        images.values,
-        images.active,
-        views(series, particles).astype(np.float32),
-        (A_PER_UM * project(series, particles).defocus_um).astype(np.float32),
-        tables.astig,
-        tables.fixed,
-        weight,
-        limit,
-        tables.tables,
-        tables.is_curved,
-        float(2.0**exponent),
-    )
-    if not largest.max() < LARGEST_CONTRIBUTION * 2.0**exponent:
+    largest = 0.0
+    view = views(series, particles).astype(np.float32)
+    defocus = (A_PER_UM * project(series, particles).defocus_um).astype(np.float32)
+    for part, values in images.blocks():
+        of_block = insert(
+            accumulators,
+            particles.half[part] - 1,
+            values,
+            images.active[part],
+            view[part],
+            defocus[part],
+            tables.astig,
+            tables.fixed,
+            weight,
+            limit,
+            tables.tables,
+            tables.is_curved,
+            float(2.0**exponent),
+        )
+        largest = max(largest, float(of_block.max()))
+    if not largest < LARGEST_CONTRIBUTION * 2.0**exponent:
         raise SeriesError(
-            f"series {series.name}: a contribution of {largest.max() / 2.0**exponent:g} to the half-map of "
+            f"series {series.name}: a contribution of {largest / 2.0**exponent:g} to the half-map of "
             f"{species.name} exceeds {LARGEST_CONTRIBUTION:g}; check the scale of its images and weights"
         )
 
@@ -91,15 +97,18 @@ class FourierSums:
 
 def fourier_sums(accumulator: I64, symmetry: str, exponent: int = EXPONENT) -> FourierSums:
     """Fixed point to numbers, the plane kx = 0 made Hermitian, symmetry applied."""
-    if np.abs(accumulator).max() > LARGEST_SUM:
+    if max(int(accumulator.max()), -int(accumulator.min())) > LARGEST_SUM:
         raise MprError("the sums of a half-map leave the range of the fixed point (2^61)")
-    sums = accumulator.astype(np.float64) * 2.0**-exponent
+    sums: F64 = np.multiply(accumulator, 2.0**-exponent, dtype=np.float64)
     mirrored = sums[::-1, ::-1, 0] * np.array([1.0, -1.0, 1.0])
     sums[:, :, 0] += mirrored
     matrices = rotations(symmetry)
     if len(matrices) > 1:
         sums = _symmetrise(sums, np.ascontiguousarray(matrices))
-    return FourierSums(sums[..., 0] + 1j * sums[..., 1], sums[..., 2])
+    # not views: those would keep all of the sums in memory
+    numerator = np.empty(sums.shape[:3], np.complex128)
+    numerator.real, numerator.imag = sums[..., 0], sums[..., 1]
+    return FourierSums(numerator, sums[..., 2].copy())
 
 
 @nb.njit(parallel=True, nogil=True, cache=True)
@@ -136,18 +145,22 @@ def _symmetrise(sums, matrices):  # type: ignore[no-untyped-def]
     return out
 
 
-def _radius(shape: tuple[int, ...]) -> F64:
+def _planes(shape: tuple[int, ...]) -> Iterator[tuple[int, F64]]:
+    """Every plane z of a grid and the distances (y, x) of its cells from the centre; a whole array would be large."""
     c = shape[0] // 2
-    k = np.arange(shape[0]) - c
-    return np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + np.arange(shape[2])[None, None] ** 2.0)
+    in_plane = (np.arange(shape[1]) - c)[:, None] ** 2 + np.arange(shape[2])[None] ** 2.0
+    for z in range(shape[0]):
+        yield z, np.sqrt((z - c) ** 2 + in_plane)
 
 
-def shell_means(values: F64, radius: F64, n_shells: int) -> F64:
+def shell_means(values: F64, n_shells: int) -> F64:
     """(shells,) means over spherical shells of the grid."""
-    index = np.rint(radius).astype(np.int64).ravel()
-    inside = index < n_shells
-    count = np.bincount(index[inside], minlength=n_shells)
-    return np.asarray(np.bincount(index[inside], values.ravel()[inside], n_shells) / np.maximum(count, 1))
+    total, count = np.zeros(n_shells), np.zeros(n_shells)
+    for z, radius in _planes(values.shape):
+        index = np.rint(radius).astype(np.int64).ravel()
+        total += np.bincount(index, values[z].ravel(), n_shells)[:n_shells]
+        count += np.bincount(index, minlength=n_shells)[:n_shells]
+    return total / np.maximum(count, 1)
 
 
 def solve_map(sums: FourierSums, species: Species, ssnr: F64 | None = None, floor: float = 0.05) -> F32:
@@ -158,25 +171,24 @@ def solve_map(sums: FourierSums, species: Species, ssnr: F64 | None = None, floo
     damped instead of blown up. ssnr (shells of the grid,) defaults to a weak term of ``floor`` times the mean weight.
     """
     n = grid_px(species)
-    radius = _radius(sums.weight.shape)
-    mean = shell_means(sums.weight, radius, n // 2 + 2)
+    mean = shell_means(sums.weight, n // 2 + 2)
     inverse = np.full(n // 2 + 2, floor) if ssnr is None else 1 / np.maximum(ssnr, 1e-6)
-    shell = np.minimum(np.rint(radius).astype(np.int64), n // 2 + 1)
-    rho = np.maximum(inverse * mean, 1e-9)[shell]
-    inside = (radius < n // 2) & (mean[shell] > 0)
-    transform = np.where(inside, sums.numerator / (sums.weight + rho) * (1 + inverse)[shell], 0)
-    volume = _to_real(transform, n)
-    return _correct(volume, species, n)
-
-
-def _to_real(transform: np.ndarray, n: int) -> F64:
-    """Grid with centre at (n + 3) // 2 and kx >= 0 -> real volume with its origin at n // 2."""
-    c = transform.shape[0] // 2
-    k = np.arange(-(n // 2), n // 2)
-    block = transform[c - n // 2 : c + n // 2, c - n // 2 : c + n // 2, : n // 2 + 1]
-    sign = (-1.0) ** np.abs(k)
-    block = block * sign[:, None, None] * sign[None, :, None] * ((-1.0) ** np.arange(n // 2 + 1))[None, None]
-    return np.asarray(fft.irfftn(fft.ifftshift(block, axes=(0, 1)), s=(n, n, n)))
+    rho = np.maximum(inverse * mean, 1e-9)
+    c, half = sums.weight.shape[0] // 2, n // 2
+    inner = slice(c - half, c + half), slice(0, half + 1)
+    sign = (-1.0) ** np.abs(np.arange(-half, half))
+    signs = sign[:, None] * (-1.0) ** np.arange(half + 1)
+    transform = np.zeros((n, n, half + 1), np.complex128)
+    for z, radius in _planes(sums.weight.shape):
+        if not -half <= z - c < half:
+            continue
+        r = radius[inner]
+        shell = np.minimum(np.rint(r).astype(np.int64), half + 1)
+        divided = sums.numerator[z][inner] / (sums.weight[z][inner] + rho[shell]) * (1 + inverse)[shell]
+        plane = np.where((r < half) & (mean[shell] > 0), divided, 0) * (sign[z - c + half] * signs)
+        transform[z - c] = fft.ifftshift(plane, axes=0)
+    del sums
+    return _correct(fft.irfftn(transform, s=(n, n, n), overwrite_x=True), species, n)
 
 
 def _correct(volume: F64, species: Species, n: int) -> F32:

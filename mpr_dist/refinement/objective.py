@@ -73,24 +73,31 @@ def products(
     limit = samples.ring_end[samples.ring_of(data.reference.q_max)]
     to_grid = data.reference.grid_px * data.species.pixel_size_A
     extra = layout.kernel_rows(series, samples.qx, samples.qy, to_grid) if layout else ()
+    reference = 1 - half if cross_half else half
+    view = views(series, particles).astype(np.float32)
+    shift = (projection.xy_A - data.images.xy_A).astype(np.float32)
+    defocus = (A_PER_UM * projection.defocus_um).astype(np.float32)
+    n_samples = np.minimum(data.images.n_samples, limit)
+    kinds_and_rows = _stacked(extra, len(samples.kx))
     out = np.empty((*data.images.active.shape, n_out(len(extra))))
-    compare(
-        data.reference.volumes,
-        1 - half if cross_half else half,
-        data.images.values,
-        data.images.active,
-        views(series, particles).astype(np.float32),
-        (projection.xy_A - data.images.xy_A).astype(np.float32),
-        (A_PER_UM * projection.defocus_um).astype(np.float32),
-        tables.astig,
-        tables.fixed,
-        tables.weight,
-        np.minimum(data.images.n_samples, limit),
-        tables.tables,
-        tables.is_curved,
-        *_stacked(extra, len(samples.kx)),
-        out,
-    )
+    for part, values in data.images.blocks():
+        compare(
+            data.reference.volumes,
+            reference[part],
+            values,
+            data.images.active[part],
+            view[part],
+            shift[part],
+            defocus[part],
+            tables.astig,
+            tables.fixed,
+            tables.weight,
+            n_samples,
+            tables.tables,
+            tables.is_curved,
+            *kinds_and_rows,
+            out[part],
+        )
     if not np.isfinite(out).all():
         raise SeriesError(f"series {series.name}: comparing {data.species.name} with its reference gave NaN")
     return _unpacked(out, N_BASIC + len(extra))

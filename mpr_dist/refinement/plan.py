@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mpr_dist.errors import InputError
 from mpr_dist.model.settings import RefineSettings
@@ -15,13 +15,20 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class SeriesLoad:
-    """What one tilt series asks for; ``solver_bytes``: the normal equations of all its parameters."""
+    """What one tilt series asks for.
+
+    Attributes:
+        solver_bytes: the normal equations of all its parameters; table_bytes: of the kernels, beside the images.
+        stream_bytes: of images that are read block by block from scratch files.
+    """
 
     name: str
     tilts: int
     particles: int
     image_bytes: int
     solver_bytes: int = 0
+    table_bytes: int = 0
+    stream_bytes: int = 0
 
     @property
     def images(self) -> int:
@@ -30,12 +37,19 @@ class SeriesLoad:
 
 @dataclass(frozen=True)
 class SpeciesLoad:
-    """Accumulators hold 2 halves x (real, imaginary, weight) int64; references both half-maps."""
+    """Accumulators hold 2 halves x (real, imaginary, weight) int64; references both half-maps.
+
+    Attributes:
+        prepare_bytes, finish_bytes: while its reference, and its maps, are made; tilt_bytes: while a tilt image is cut.
+    """
 
     name: str
     particles: int
     accumulator_shape: tuple[int, int, int]
     reference_bytes: int
+    prepare_bytes: int = 0
+    finish_bytes: int = 0
+    tilt_bytes: int = 0
 
     @property
     def accumulator_bytes(self) -> int:
@@ -49,6 +63,7 @@ class Plan:
 
     Attributes:
         batches: series of every batch of the first pass; slabs: tasks of the merge.
+        base_bytes: of a worker that has nothing to do; memory_bytes: what one may use, None: no limit.
     """
 
     population: str
@@ -60,6 +75,8 @@ class Plan:
     species: tuple[SpeciesLoad, ...]
     batches: tuple[tuple[str, ...], ...]
     slabs: int
+    base_bytes: int = 0
+    memory_bytes: int | None = None
 
     @property
     def accumulator_bytes(self) -> int:
@@ -70,9 +87,14 @@ class Plan:
         return sum(species.reference_bytes for species in self.species)
 
     @property
+    def streamed(self) -> tuple[SeriesLoad, ...]:
+        """Series whose images do not fit into the memory of a worker beside everything else."""
+        return tuple(each for each in self.series if self._is_streamed(each))
+
+    @property
     def image_bytes(self) -> int:
-        """Of the series that needs most; a worker holds one at a time."""
-        return max((series.image_bytes for series in self.series), default=0)
+        """Most that a worker holds of images; it works on one series at a time."""
+        return max((self._held(each) for each in self.series), default=0)
 
     @property
     def solver_bytes(self) -> int:
@@ -80,8 +102,48 @@ class Plan:
         return max((series.solver_bytes for series in self.series), default=0)
 
     @property
+    def finish_bytes(self) -> int:
+        """Most that the making of maps takes."""
+        return max((each.finish_bytes for each in self.species), default=0)
+
+    @property
     def worker_bytes(self) -> int:
-        return self.accumulator_bytes + self.reference_bytes + self.image_bytes + self.solver_bytes
+        """Most that a worker needs at any task."""
+        refining = (self._needed(each) for each in self.series)
+        prepare = max((each.prepare_bytes for each in self.species), default=0)
+        maps = self.base_bytes + self.reference_bytes + max(prepare, self.finish_bytes)
+        return max(*refining, maps, 0)
+
+    @property
+    def least_worker_bytes(self) -> int:
+        """The same if the images of every series were streamed."""
+        return replace(self, memory_bytes=0).worker_bytes
+
+    @property
+    def stream_bytes(self) -> int:
+        """Scratch files of one worker."""
+        return max((each.image_bytes for each in self.streamed), default=0)
+
+    def _is_streamed(self, series: SeriesLoad) -> bool:
+        return self.memory_bytes is not None and self._besides(series) + series.image_bytes > self.memory_bytes
+
+    def _held(self, series: SeriesLoad) -> int:
+        return series.stream_bytes if self._is_streamed(series) else series.image_bytes
+
+    def _needed(self, series: SeriesLoad) -> int:
+        """The accumulators of a batch are made when its first series was refined: a series alone never needs both."""
+        if any(len(batch) > 1 for batch in self.batches):
+            return self._besides(series) + self._held(series)
+        tilt = max((each.tilt_bytes for each in self.species), default=0)
+        refine = max(series.solver_bytes + series.table_bytes, tilt)
+        insert = self.accumulator_bytes + max(series.table_bytes, tilt)
+        return self.base_bytes + self.reference_bytes + self._held(series) + max(refine, insert)
+
+    def _besides(self, series: SeriesLoad) -> int:
+        """Everything that a worker may need besides the images of a series, as it reckons itself."""
+        tilt = max((each.tilt_bytes for each in self.species), default=0)
+        solver = max(series.solver_bytes + series.table_bytes, tilt)
+        return self.base_bytes + self.accumulator_bytes + self.reference_bytes + solver
 
     @property
     def scratch_bytes(self) -> int:
@@ -96,21 +158,45 @@ class Plan:
     def check(self, available_bytes: int) -> None:
         """
         Raises:
-            InputError: the workers together need more memory than there is; says what to change.
+            InputError: the workers together need more memory than there is, or one needs more than it may use, even
+                with its images streamed; says what to change.
         """
-        needed = self.workers * self.worker_bytes
-        if needed <= available_bytes:
-            return
-        fitting = available_bytes // max(1, self.worker_bytes)
-        advice = (
-            f"use --workers {fitting}"
-            if fitting >= 1
-            else f"one worker alone needs {self.worker_bytes / GIB:.1f} GiB: use a smaller box or another machine"
-        )
-        raise InputError(
-            f"{self.workers} workers need {needed / GIB:.1f} GiB, "
-            f"available are {available_bytes / GIB:.1f} GiB: {advice}"
-        )
+        least, needed = self.least_worker_bytes, self.workers * self.worker_bytes
+        if needed > available_bytes:
+            fitting = available_bytes // max(1, least)
+            advice = (
+                f"use --workers {fitting}"
+                if fitting >= 1
+                else f"one worker alone needs {least / GIB:.1f} GiB: use a smaller box or another machine"
+            )
+            raise InputError(
+                f"{self.workers} workers need {needed / GIB:.1f} GiB, "
+                f"available are {available_bytes / GIB:.1f} GiB: {advice}"
+            )
+        self.check_worker()
+
+    def check_worker(self) -> None:
+        """
+        Raises:
+            InputError: a worker needs more than it may use, even with its images streamed.
+        """
+        if self.memory_bytes is not None and self.least_worker_bytes > self.memory_bytes:
+            raise InputError(
+                f"a worker needs at least {size(self.least_worker_bytes)}, even with its images in scratch files, "
+                f"and may use {size(self.memory_bytes)}: give more --memory-per-worker, or use a smaller box"
+            )
+
+    def check_scratch(self, free_bytes: int, directory: str) -> None:
+        """
+        Raises:
+            InputError: the scratch files of the workers of one machine do not fit.
+        """
+        needed = self.workers * self.stream_bytes
+        if needed > free_bytes:
+            raise InputError(
+                f"images that are streamed need {size(needed)} in the scratch directory {directory}, which has "
+                f"{size(free_bytes)} free: give another one with --scratch, or more --memory-per-worker"
+            )
 
     def __str__(self) -> str:
         images = sum(series.images for series in self.series)
@@ -131,14 +217,23 @@ class Plan:
             f"  stages       prepare: {len(self.species)} tasks; refine and back-project: {len(self.batches)} batches "
             f"of {max(sizes, default=0)} down to {min(sizes, default=0)} series; merge: {self.slabs} slabs; "
             f"finish: {len(self.species)} tasks",
-            f"  per worker   {size(self.worker_bytes)}: images {size(self.image_bytes)}, references "
-            f"{size(self.reference_bytes)}, accumulators {size(self.accumulator_bytes)}, "
-            f"solver {size(self.solver_bytes)}",
+            f"  per worker   {size(self.worker_bytes)}: programs {size(self.base_bytes)}, images "
+            f"{size(self.image_bytes)}, references {size(self.reference_bytes)}, accumulators "
+            f"{size(self.accumulator_bytes)}, solver {size(self.solver_bytes)}; making maps {size(self.finish_bytes)}",
+            *self._streaming(),
             f"  {self.workers} workers    {size(self.workers * self.worker_bytes)}",
             f"  scratch      up to {size(self.scratch_bytes)} during an iteration",
             f"  files        {self.files_per_iteration} per iteration",
         ]
         return "\n".join(lines)
+
+    def _streaming(self) -> list[str]:
+        if not self.streamed:
+            return []
+        return [
+            f"  streamed     images of {len(self.streamed)} of {len(self.series)} series exceed the "
+            f"{size(self.memory_bytes or 0)} of a worker: scratch files of up to {size(self.stream_bytes)} per worker"
+        ]
 
 
 def make_plan(
@@ -150,24 +245,30 @@ def make_plan(
     series: tuple[SeriesLoad, ...],
     species: tuple[SpeciesLoad, ...],
     slabs: Mapping[str, int],
+    base_bytes: int = 0,
+    memory_bytes: int | None = None,
 ) -> Plan:
     """The batches are the very ones the run would make."""
     batches = guided_batches({load.name: float(max(1, load.images)) for load in series}, workers)
-    return Plan(population, first, iterations, workers, refines, series, species, batches, sum(slabs.values()))
+    total = sum(slabs.values())
+    return Plan(
+        population, first, iterations, workers, refines, series, species, batches, total, base_bytes, memory_bytes
+    )
 
 
 def solver_bytes(settings: RefineSettings, tilts: int, particles: int, samples: int = 1) -> int:
     """Float64 arrays of the normal equations of one series that live at the same time.
 
-    Five dense matrices (data, damped, reduced, factor, inverse), three couplings to the poses, what every image says
-    about its pose, and for one tilt the Jacobian with its weighted copy.
+    Eight dense matrices (two states, prior, damped, reduced, factor, inverse and its copy), five couplings to the
+    poses, what every image says of itself and of its pose, the geometry, and for one tilt the Jacobian.
     """
     n = sum(each.size(tilts) for each in classes_of(settings))
     pose = 6 * max(samples, settings.temporal_samples) if settings.particles else 0
     local = 8 + sum(each.n_own for each in classes_of(settings))
-    of_tilt = 2 * local * (min(n, n // max(tilts, 1) + 200) + pose)
-    per_particle = 3 * n * pose + (pose * pose + local * local) * tilts + of_tilt
-    return 8 * (5 * n * n + per_particle * particles)
+    of_tilt = 3 * local * (min(n, n // max(tilts, 1) + 200) + pose)
+    geometry = 50 + 12 * max(samples, settings.temporal_samples)
+    of_image = 2 * pose * pose + 2 * local * local + geometry
+    return 8 * (8 * n * n + (5 * n * pose + of_image * tilts + of_tilt) * particles)
 
 
 def size(count: int) -> str:

@@ -101,7 +101,7 @@ def refine_series(
         _damped(end, imported),
         sigmas(last, other, layout, problem.prior, series, particles),
         passes + OTHER_PASSES + searched,
-        (first.likelihood, last.likelihood),
+        (first, last.likelihood),
         (own.significance, own_end.significance),
         (cross.significance, cross_end.significance),
         found=True,
@@ -122,24 +122,28 @@ class Problem:
         return evaluate(state, self.origin, self.layout, self.prior, self.data, occam, cross_half=cross_half)
 
 
-def _settle(state: State, problem: Problem, settings: RefineSettings) -> tuple[State, Evaluation, Evaluation, int]:
-    """Climb in rounds; each takes the cost of amplitude from where the one before ended."""
-    first = problem.evaluate(state, None)
-    last, passes = first, 1
+def _settle(state: State, problem: Problem, settings: RefineSettings) -> tuple[State, float, Evaluation, int]:
+    """Climb in rounds; each takes the cost of amplitude from where the one before ended.
+
+    Returns the state, the first likelihood, the last evaluation, and the passes: evaluations are large.
+    """
+    last, passes = problem.evaluate(state, None), 1
+    first = last.likelihood
     for left in range(ROUNDS, 0, -1):
         occam = occam_at(state, last, problem.layout)
         budget = (settings.max_passes - OTHER_PASSES - passes) // left
         state, begin, last, used = _climb(state, problem, occam, budget)
         passes += used
-        if last.objective - begin.objective < ENOUGH * abs(last.objective):
+        if last.objective - begin < ENOUGH * abs(last.objective):
             break
     return state, first, last, passes
 
 
-def _climb(state: State, problem: Problem, occam: Occam, max_passes: int) -> tuple[State, Evaluation, Evaluation, int]:
-    """Levenberg-Marquardt at fixed cost of amplitude: state, first and last evaluation, passes."""
+def _climb(state: State, problem: Problem, occam: Occam, max_passes: int) -> tuple[State, float, Evaluation, int]:
+    """Levenberg-Marquardt at fixed cost of amplitude: state, first objective, last evaluation, passes."""
     layout = problem.layout
-    current = first = problem.evaluate(state, occam)
+    current = problem.evaluate(state, occam)
+    first = current.objective
     passes, accepted, damping, arriving = 1, 0, DAMPING_START, False
     counts = np.cumsum([len(p) for p in state.particles])[:-1]
     while accepted < MAX_ACCEPTED and passes < max_passes and damping < DAMPING_MAX:

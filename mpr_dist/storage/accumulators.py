@@ -208,7 +208,10 @@ def read_accumulator(directory: Path, species: str) -> I64:
     """A whole accumulator (2, z, y, x, 3), every slab compared with its CRC."""
     manifest = read_manifest(directory)
     shape = manifest.shapes[species]
-    return np.concatenate([read_slab(directory, manifest, species, z) for z in slab_starts(shape)], axis=1)
+    whole = np.empty((2, *shape, 3), np.int64)
+    for z in slab_starts(shape):
+        whole[:, z : z + slab_depth(shape)] = read_slab(directory, manifest, species, z)
+    return whole
 
 
 class Accumulators(Mapping[str, I64]):

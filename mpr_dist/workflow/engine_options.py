@@ -21,6 +21,8 @@ NAMES = {
     "workers_per_gpu": "workers_per_gpu",
     "adaptive": "adaptive",
     "host": "host",
+    "memory_per_worker": "memory_per_worker",
+    "scratch": "scratch",
 }
 KINDS = {
     "int": int,
@@ -85,6 +87,6 @@ def _checked(where: str, kind: type, table: Mapping[str, Any]) -> dict[str, Any]
         is_texts = isinstance(plain, list) and all(isinstance(each, str) for each in plain)
         if wanted is None or (not is_texts if wanted is list else type(plain) is not wanted):
             raise InputError(f"{where}: {name} needs {WORDS[wanted or str]}, got {value!r}")
-        is_path = name in ("scheduler_file", "logs", "ca", "cert", "key")
+        is_path = name in ("scheduler_file", "scratch", "logs", "ca", "cert", "key")
         found[name] = Path(plain).expanduser() if is_path else tuple(plain) if wanted is list else plain
     return found

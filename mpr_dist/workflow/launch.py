@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from mpr_dist.engine.choice import EngineChoice as EngineChoice
@@ -22,8 +24,8 @@ from mpr_dist.refinement.plan import Plan
 from mpr_dist.storage.lock import locked
 from mpr_dist.storage.population import load_population
 from mpr_dist.workflow.done import read_done
-from mpr_dist.workflow.plan import plan
-from mpr_dist.workflow.resources import available_memory
+from mpr_dist.workflow.plan import conditions, plan
+from mpr_dist.workflow.resources import Resources, available_memory
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
 from mpr_dist.workflow.share import Share, run_share
@@ -64,6 +66,7 @@ def refine_population(
     engine = engine or EngineChoice()
     planned = plan_population(path, settings, engine)
     check_memory(planned, engine)
+    used = Resources(planned.memory_bytes, engine.scratch)
     before = load_population(path).iteration
     console = Console()
     try:
@@ -72,7 +75,9 @@ def refine_population(
                 stale.unlink(missing_ok=True)
         with _opened(engine, planned.workers, path) as executor:
             listeners = (console, _Publisher(path, executor, console))
-            population = run(path, Physics(), RunSettings(settings), executor, listeners, restart, max_failed)
+            population = run(
+                path, Physics(resources=used), RunSettings(settings), executor, listeners, restart, max_failed
+            )
     finally:
         console.close()
     return _outcome(population, before)
@@ -85,11 +90,12 @@ def change_population(path: Path, asked: Change, engine: EngineChoice | None = N
 
     engine = engine or EngineChoice()
     workers = engine.workers_for(max(1, len(asked.added)))
+    used = Resources(engine.memory_of_worker(available_memory(), workers), engine.scratch)
     before = load_population(path).iteration
     console = Console()
     try:
         with _opened(engine, workers, path) as executor:
-            population = change(path, Physics(), asked, executor, (console,), restart)
+            population = change(path, Physics(resources=used), asked, executor, (console,), restart)
     finally:
         console.close()
     return _outcome(population, before)
@@ -109,7 +115,9 @@ def batch_population(path: Path, settings: RefineSettings, index: int, of: int, 
     os.environ.update(thread_environment(threads))
     console = Console()
     try:
-        return run_share(path, Physics(), RunSettings(settings), index, of, (console,))
+        return run_share(
+            path, Physics(resources=Resources(available_memory())), RunSettings(settings), index, of, (console,)
+        )
     finally:
         console.close()
 
@@ -119,18 +127,26 @@ def plan_population(path: Path, settings: RefineSettings, engine: EngineChoice) 
     from mpr_dist.workflow.physics import Physics
 
     population = load_population(path)
-    return plan(population, Physics(), settings, engine.workers_for(len(population.series)))
+    workers = engine.workers_for(len(population.series))
+    memory = engine.memory_of_worker(available_memory(), workers)
+    return plan(population, Physics(conditions=conditions(population)), settings, workers, memory)
 
 
 def check_memory(planned: Plan, engine: EngineChoice) -> None:
     """
     Raises:
-        InputError: the workers of this machine, or those of one job, need more memory than there is.
+        InputError: the workers of this machine, or those of one job, need more memory than there is, or more space
+            for scratch files; or a worker cannot do with what it may use.
     """
     if engine.is_foreign:
+        planned.check_worker()
         return  # nobody here knows those machines
     if not engine.is_queue:
         planned.check(available_memory())
+        scratch = engine.scratch or Path(gettempdir())
+        if not scratch.is_dir():
+            raise InputError(f"{scratch}: no such directory; --scratch needs one on a local disk")
+        planned.check_scratch(disk_usage(scratch).free, str(scratch))
         return
     needed, given = engine.workers_per_job * planned.worker_bytes, engine.job.memory_bytes
     if needed > given:
@@ -138,6 +154,7 @@ def check_memory(planned: Plan, engine: EngineChoice) -> None:
             f"the {engine.workers_per_job} workers of a job need {needed / 1e9:.1f} GB, a job has {engine.job.memory}: "
             "raise memory in [engine.job], or lower the number of workers of a job"
         )
+    planned.check_worker()
 
 
 @contextmanager

@@ -7,51 +7,65 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mpr_dist.errors import SeriesError
-from mpr_dist.imaging.ctf import delocalisation_A, tilt_scales
+from mpr_dist.imaging.ctf import tilt_scales
+from mpr_dist.imaging.image_store import ImageRoom
 from mpr_dist.imaging.particle_images import load_particle_images
 from mpr_dist.imaging.reconstruct import accumulator_shape, backproject
-from mpr_dist.imaging.reference import GRID_OVERSAMPLING, Reference
-from mpr_dist.model.optics import Optics
+from mpr_dist.imaging.reference import Reference
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.species import Species
 from mpr_dist.refinement.objective import SpeciesData
+from mpr_dist.refinement.plan import solver_bytes
 from mpr_dist.refinement.search import priors_in_force
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.step import SeriesResult, refine_series, score
 from mpr_dist.units import I64
+from mpr_dist.workflow import footprint as fp
 from mpr_dist.workflow import science
 from mpr_dist.workflow.class_numbers import Asked
 from mpr_dist.workflow.maps import finish_species
 from mpr_dist.workflow.reference_files import load_references, make_reference
+from mpr_dist.workflow.resources import Resources
 from mpr_dist.workflow.series_io import SeriesState, read_state, tilt_reader, with_scales, write_sigmas, write_state
 from mpr_dist.workflow.series_numbers import series_numbers
 from mpr_dist.workflow.series_results import publish_summary, read_summary
 
-# the box of an image depends on its defocus, which a plan does not know
-PLANNED_DEFOCUS_UM = 3.0
 # a series that does not agree with the reference must not outweigh those that do: their scales are about 0.1
 LEAST_SCALE = 0.01
 
 
 @dataclass(frozen=True)
 class Physics:
-    """Implements ``workflow.science.Science``."""
+    """Implements ``workflow.science.Science``.
 
-    version: str = "physics-2"
+    Attributes:
+        resources: of a worker; they change no bit, so they are part of no hash.
+        conditions: what the plan knows of the series; used for ``footprint`` alone.
+    """
+
+    version: str = "physics-3"
+    resources: Resources = field(default_factory=Resources)
+    conditions: fp.Conditions = field(default_factory=fp.Conditions)
 
     def footprint(self, species: Species) -> science.Footprint:
         _, z, y, x, _ = accumulator_shape(species)
-        n = GRID_OVERSAMPLING * species.box_px
-        spread = 1.1 * delocalisation_A(Optics(), PLANNED_DEFOCUS_UM, _nyquist(species))
-        edge = max(2 * species.diameter_A, species.diameter_A + 2 * spread) / species.pixel_size_A
-        samples = int(np.pi / 2 * (edge / 2) ** 2)
-        return science.Footprint((z, y, x), 16 * (n + 3) * (n + 3) * (n // 2 + 2), 8 * samples)
+        samples, known = fp.samples_per_image(species, self.conditions.defocus_um), self.conditions
+        return science.Footprint(
+            (z, y, x),
+            fp.reference_bytes(species),
+            8 * samples,
+            fp.prepare_bytes(species),
+            fp.finish_bytes(species),
+            fp.tilt_bytes(species, known.image_px, known.pixel_A, samples),
+            fp.table_bytes(1, samples),
+            fp.BASE_BYTES,
+        )
 
     def prepare(self, job: science.PrepareJob) -> science.Reference:
         with threadpool_limits(1, user_api="blas"):
@@ -60,9 +74,11 @@ class Physics:
     def refine_and_backproject(self, job: science.SeriesJob, accumulators: Mapping[str, I64]) -> science.SeriesOutcome:
         with threadpool_limits(1, user_api="blas"):
             if not job.reuse:
-                _refine(job)
+                with ImageRoom(self.resources.memory_bytes, self.resources.scratch) as room:
+                    _refine(job, room)
             start = time.monotonic()
-            _backproject(job, accumulators)
+            with ImageRoom(self.resources.memory_bytes, self.resources.scratch) as room:
+                _backproject(job, accumulators, room)
         summary = read_summary(job.output) or {}
         numbers = {key: value for key, value in summary.get("numbers", {}).items() if isinstance(value, int | float)}
         return science.SeriesOutcome(numbers | {"backproject_seconds": time.monotonic() - start})
@@ -76,7 +92,7 @@ def _nyquist(species: Species) -> float:
     return 0.5 / species.pixel_size_A
 
 
-def _refine(job: science.SeriesJob) -> None:
+def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
     """Refine one series as far as there is anything to refine and to compare with, and publish it."""
     start = time.monotonic()
     settings = job.context.settings
@@ -87,7 +103,9 @@ def _refine(job: science.SeriesJob) -> None:
     result: SeriesResult | None = None
     after, seconds = previous, {}
     if names:
-        data = _load(job, previous, {name: references[name] for name in names})
+        q_max = max(references[name].q_max for name in names)
+        _reserve(room, job, previous, q_max, solver_bytes(settings, previous.series.n_tilts, previous.n_particles))
+        data = _load(job, previous, {name: references[name] for name in names}, room)
         seconds["load"] = time.monotonic() - start
         result = refine_series(
             previous.series,
@@ -106,6 +124,16 @@ def _refine(job: science.SeriesJob) -> None:
     publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds))
 
 
+def _reserve(room: ImageRoom, job: science.SeriesJob, state: SeriesState, q_max: float | None, solver: int) -> None:
+    """Keep the room's memory free of what a worker needs besides images, references included."""
+    species = tuple(each.species for each in job.context.species)
+    pixel_A, series = job.source.pixel_size_A, state.series
+    width, height = (int(n) for n in np.rint(series.image_size_A / pixel_A))
+    defocus = float(np.abs(series.optics.defocus_um.values).max())
+    samples = max(fp.samples_per_image(each, defocus, q_max) for each in species)
+    room.reserve(fp.series_bytes(species, (width, height), pixel_A, series.n_tilts, samples, solver))
+
+
 def _check(job: science.SeriesJob, imported: SeriesState, previous: SeriesState) -> None:
     least = max(1, job.context.settings.min_particles)
     if previous.n_particles < least:
@@ -119,7 +147,9 @@ def _check(job: science.SeriesJob, imported: SeriesState, previous: SeriesState)
             )
 
 
-def _load(job: science.SeriesJob, state: SeriesState, references: Mapping[str, Reference]) -> tuple[SpeciesData, ...]:
+def _load(
+    job: science.SeriesJob, state: SeriesState, references: Mapping[str, Reference], room: ImageRoom
+) -> tuple[SpeciesData, ...]:
     """Images of every species that has a reference, up to where that is to be trusted."""
     read = tilt_reader(state.series, job.source.pixel_size_A)
     threshold = job.context.settings.weight_threshold
@@ -127,7 +157,7 @@ def _load(job: science.SeriesJob, state: SeriesState, references: Mapping[str, R
     found = []
     for name, reference in references.items():
         particles = state.particles[name]
-        images = load_particle_images(state.series, species[name], particles, read, reference.q_max, threshold)
+        images = load_particle_images(state.series, species[name], particles, read, reference.q_max, threshold, room)
         limit = job.context.settings.ctf_min_resolution_A
         sees_ctf = limit == 0 or reference.resolution_A < limit
         found.append(SpeciesData(species[name], images, reference, sees_ctf))
@@ -153,15 +183,16 @@ def _not_found(previous: SeriesState, data: tuple[SpeciesData, ...], names: tupl
     return SeriesState(with_scales(previous.series, amplitude * weights), previous.particles)
 
 
-def _backproject(job: science.SeriesJob, accumulators: Mapping[str, I64]) -> None:
+def _backproject(job: science.SeriesJob, accumulators: Mapping[str, I64], room: ImageRoom) -> None:
     """Add what the published files say; nothing is taken from memory, so a continued run has the same bits."""
     settings, state = job.context.settings, read_state(job, job.output)
+    _reserve(room, job, state, None, 0)
     read = tilt_reader(state.series, job.source.pixel_size_A)
     for each in job.context.species:
         if each.name not in state.particles:
             continue
         species, particles = _curved(each.species, settings), state.particles[each.name]
         images = load_particle_images(
-            state.series, species, particles, read, _nyquist(species), settings.weight_threshold
+            state.series, species, particles, read, _nyquist(species), settings.weight_threshold, room
         )
         backproject(accumulators[each.name], state.series, species, particles, images, job.context.exponent)

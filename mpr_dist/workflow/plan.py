@@ -1,36 +1,65 @@
-"""The plan of a run, from the population's tables alone: no image, map or particle table is opened."""
+"""The plan of a run, from the population's tables: no image, map or particle table is opened.
+
+Of the XML files a few are read, those of the series with most images: their defocus decides how large the images are.
+"""
 
 from __future__ import annotations
 
-from mpr_dist.model.population import Population
+from collections.abc import Mapping
+
+import numpy as np
+
+from mpr_dist.errors import MprError
+from mpr_dist.imaging.image_store import STREAM_BYTES
+from mpr_dist.model.population import Population, SeriesEntry
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan, SeriesLoad, SpeciesLoad, make_plan, solver_bytes
 from mpr_dist.storage.accumulators import slab_starts
-from mpr_dist.workflow.science import Science
+from mpr_dist.storage.warp_xml import read_tilt_series
+from mpr_dist.workflow.footprint import PLANNED_DEFOCUS_UM, Conditions
+from mpr_dist.workflow.science import Footprint, Science
+
+READ = 8
 
 
-def plan(population: Population, science: Science, settings: RefineSettings, workers: int) -> Plan:
-    """What ``run`` would do with these settings and workers; changes nothing."""
+def conditions(population: Population) -> Conditions:
+    """Largest defocus of the series with most images, and the largest tilt images; a guess where nothing is read."""
+    most = sorted(population.series, key=lambda each: -each[1].tilts * population.particles_in(each[1].name))[:READ]
+    found = []
+    for source, entry in most:
+        try:
+            series = read_tilt_series(
+                population.files(0).series(entry.name).xml,
+                volume_size_A=[n * source.pixel_size_A for n in source.volume_size_px],
+                processing_folder=entry.xml.parent,
+            )
+        except MprError:
+            continue  # the run will say what is wrong with it
+        found.append(float(np.abs(series.optics.defocus_um.values).max()))
+    largest = max(population.sources, key=lambda each: each.image_size_px[0] * each.image_size_px[1], default=None)
+    size = ((0, 0), 1.0) if largest is None else (largest.image_size_px, largest.pixel_size_A)
+    return Conditions(max(found, default=PLANNED_DEFOCUS_UM), *size)
+
+
+def plan(
+    population: Population,
+    science: Science,
+    settings: RefineSettings,
+    workers: int,
+    memory_bytes: int | None = None,
+) -> Plan:
+    """What ``run`` would do with these settings and workers; changes nothing. memory_bytes: of one worker."""
     footprints = {files.name: science.footprint(files.species) for files in population.species}
-    series = tuple(
-        SeriesLoad(
-            entry.name,
-            entry.tilts,
-            population.particles_in(entry.name),
-            sum(
-                footprints[files.name].bytes_per_image * files.particles_in(entry.name) * entry.tilts
-                for files in population.species
-            ),
-            _solver(settings, entry.tilts, population.particles_in(entry.name)),
-        )
-        for _, entry in population.series
-    )
+    series = tuple(_series_load(population, entry, footprints, settings) for _, entry in population.series)
     species = tuple(
         SpeciesLoad(
             files.name,
             sum(count for _, count in files.particles),
             footprints[files.name].accumulator_shape,
             footprints[files.name].reference_bytes,
+            footprints[files.name].prepare_bytes,
+            footprints[files.name].finish_bytes,
+            footprints[files.name].tilt_bytes,
         )
         for files in population.species
     )
@@ -43,6 +72,25 @@ def plan(population: Population, science: Science, settings: RefineSettings, wor
         series=series,
         species=species,
         slabs={name: len(slab_starts(footprint.accumulator_shape)) for name, footprint in footprints.items()},
+        base_bytes=max((each.base_bytes for each in footprints.values()), default=0),
+        memory_bytes=memory_bytes,
+    )
+
+
+def _series_load(
+    population: Population, entry: SeriesEntry, footprints: Mapping[str, Footprint], settings: RefineSettings
+) -> SeriesLoad:
+    counts = {files.name: files.particles_in(entry.name) for files in population.species}
+    of_particle = {name: footprint.bytes_per_image * entry.tilts for name, footprint in footprints.items()}
+    blocks = [min(count, max(1, STREAM_BYTES // max(1, of_particle[name]))) for name, count in counts.items()]
+    return SeriesLoad(
+        entry.name,
+        entry.tilts,
+        sum(counts.values()),
+        sum(count * of_particle[name] for name, count in counts.items()),
+        _solver(settings, entry.tilts, sum(counts.values())),
+        max((footprint.tables_per_tilt * entry.tilts for footprint in footprints.values()), default=0),
+        sum(block * of_particle[name] for name, block in zip(counts, blocks, strict=True)),
     )
 
 

@@ -105,7 +105,9 @@ def _load(reference: science.Reference) -> Reference:
         volumes = (reference.path / VOLUMES).read_bytes()
     except OSError as error:
         raise PopulationError(f"{reference.path}: the reference cannot be read ({error.strerror})") from error
-    if sha256(text + volumes).hexdigest() != reference.sha256:
+    found = sha256(text)
+    found.update(volumes)  # not text + volumes, which would be one more copy
+    if found.hexdigest() != reference.sha256:
         raise PopulationError(f"{reference.path}: the bytes of the reference are not those written; remove it")
     values = json.loads(text)
     resolution = values["resolution_A"]

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker may use; the results are the same whatever it is.
+
+    Attributes:
+        memory_bytes: of one worker; images that exceed it are streamed from scratch files. None: no limit.
+        scratch: directory of those files, on a local disk; None: the system's temporary directory.
+    """
+
+    memory_bytes: int | None = None
+    scratch: Path | None = None
 
 
 def available_memory() -> int:

@@ -23,11 +23,22 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a species needs: accumulators of (2 halves, *shape, 3 parts), and bytes in every worker."""
+    """What a species needs: accumulators of (2 halves, *shape, 3 parts), and bytes in every worker.
+
+    Attributes:
+        prepare_bytes, finish_bytes: most that making its reference, and its maps, takes.
+        tilt_bytes: while one tilt image is prepared; tables_per_tilt: beside the images of a series.
+        base_bytes: of a worker that has nothing to do.
+    """
 
     accumulator_shape: Shape
     reference_bytes: int
     bytes_per_image: int
+    prepare_bytes: int = 0
+    finish_bytes: int = 0
+    tilt_bytes: int = 0
+    tables_per_tilt: int = 0
+    base_bytes: int = 0
 
 
 @dataclass(frozen=True)

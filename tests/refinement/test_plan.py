@@ -50,3 +50,47 @@ def test_the_solver_is_part_of_the_memory() -> None:
     planned = make_plan("p", 1, 1, 1, ("image warp 100x100",), series, (), {})
     with pytest.raises(InputError):
         planned.check(1000 * GIB)
+
+
+def _streaming(memory_bytes: int | None) -> Plan:
+    """Two series of 1000 and 300 MiB of images beside 600 MiB of everything else."""
+    mib = 1 << 20
+    series = tuple(
+        SeriesLoad(name, 40, 100, images * mib, 150 * mib, 50 * mib, 64 * mib)
+        for name, images in (("a", 1000), ("b", 300))
+    )
+    species = (SpeciesLoad("apo", 200, (216, 216, 109), 5 * mib, 100 * mib, 500 * mib, 80 * mib),)
+    return make_plan("p", 1, 1, 2, (), series, species, {"apo": 1}, 300 * mib, memory_bytes)
+
+
+def test_images_that_do_not_fit_are_streamed() -> None:
+    mib = 1 << 20
+    whole, tight = _streaming(None), _streaming(1500 * mib)
+    assert whole.streamed == ()
+    assert [each.name for each in tight.streamed] == ["a"]
+    assert whole.worker_bytes - tight.worker_bytes == 700 * mib  # now b needs most
+    assert tight.worker_bytes <= 1500 * mib
+    assert tight.stream_bytes == 1000 * mib
+    assert "streamed     images of 1 of 2 series exceed the 1.5 GiB of a worker" in str(tight)
+    assert "streamed" not in str(whole)
+    least = _streaming(0)
+    assert len(least.streamed) == 2
+    assert least.worker_bytes == tight.least_worker_bytes == (300 + 5 + 500) * mib  # now the making of maps needs most
+
+
+def test_what_cannot_fit_even_streamed_is_refused_with_advice() -> None:
+    mib = 1 << 20
+    _streaming(1500 * mib).check(4 * GIB)
+    with pytest.raises(InputError, match=r"needs at least 8\d\d MiB, even with its .* more --memory-per-worker"):
+        _streaming(500 * mib).check(4 * GIB)
+    with pytest.raises(InputError, match=r"2 workers need 1\.6 GiB, available are 1\.0 GiB: use --workers 1"):
+        _streaming(512 * mib).check(GIB)
+    with pytest.raises(InputError, match=r"need 2\.0 GiB in the scratch directory .*1\.0 GiB free: .* --scratch"):
+        _streaming(1500 * mib).check_scratch(GIB, "/scratch")
+    _streaming(None).check_scratch(0, "/scratch")
+
+
+def test_making_maps_can_need_most() -> None:
+    series = (SeriesLoad("a", 40, 1, 1000),)
+    species = (SpeciesLoad("apo", 1, (10, 10, 6), 5000, 10_000, 90_000, 100),)
+    assert make_plan("p", 1, 1, 1, (), series, species, {"apo": 1}, 7).worker_bytes == 7 + 5000 + 90_000

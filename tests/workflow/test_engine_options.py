@@ -46,6 +46,21 @@ def test_options_win(file: Path) -> None:
     assert engine_choice(None, {"engine": "cuda", "gpus": "0,2"}, {}).gpus == ("0", "2")
 
 
+def test_memory_of_a_worker(tmp_path: Path) -> None:
+    """What was given, its share of the job or of the machine; of foreign machines nobody knows."""
+    (tmp_path / "f.toml").write_text('[engine]\nmemory_per_worker = "1.5GiB"\nscratch = "/local"')
+    choice = engine_choice(tmp_path / "f.toml", {"memory_per_worker": "500MB"}, {})
+    assert choice.scratch == Path("/local")
+    assert choice.memory_of_worker(1, 1) == 500_000_000
+    assert engine_choice(tmp_path / "f.toml", {}, {}).memory_of_worker(1, 1) == 1536 << 20
+    assert EngineChoice().memory_of_worker(900, 3) == 300
+    assert EngineChoice("slurm", job=JobOptions(memory="8GB", workers=4)).memory_of_worker(1, 1) == 2 * 10**9
+    assert EngineChoice("tcp://host:1").memory_of_worker(1, 1) is None
+    for text in ("lots", "4", "-1GiB"):
+        with pytest.raises(InputError, match="the memory of a worker is given with its unit, such as 32GB"):
+            EngineChoice(memory_per_worker=text)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
