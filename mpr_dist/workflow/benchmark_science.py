@@ -44,6 +44,9 @@ class WaitingScience:
         publish_text(path, "reference")
         return s.Reference(job.species.name, path, sha256(b"reference").hexdigest())
 
+    def read_ahead(self, job: s.SeriesJob) -> None:
+        """Nothing to read."""
+
     def refine_and_backproject(self, job: s.SeriesJob, accumulators: Mapping[str, I64]) -> s.SeriesOutcome:
         if not job.reuse:
             time.sleep(self.task_s)

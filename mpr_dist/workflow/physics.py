@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mpr_dist.errors import SeriesError
+from mpr_dist.errors import MprError, SeriesError
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.image_store import ImageRoom
 from mpr_dist.imaging.particle_images import load_particle_images
@@ -25,6 +26,7 @@ from mpr_dist.refinement.plan import solver_bytes
 from mpr_dist.refinement.search import priors_in_force
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.step import SeriesResult, refine_series, score
+from mpr_dist.storage.read_ahead import read_ahead
 from mpr_dist.units import I64
 from mpr_dist.workflow import footprint as fp
 from mpr_dist.workflow import science
@@ -70,6 +72,11 @@ class Physics:
     def prepare(self, job: science.PrepareJob) -> science.Reference:
         with threadpool_limits(1, user_api="blas"):
             return make_reference(job)
+
+    def read_ahead(self, job: science.SeriesJob) -> None:
+        with suppress(MprError):  # whatever is wrong with it will be said when its turn comes
+            series = read_state(job, job.imported).series
+            read_ahead(path for path, used in zip(series.image_paths, series.active, strict=False) if used)
 
     def refine_and_backproject(self, job: science.SeriesJob, accumulators: Mapping[str, I64]) -> science.SeriesOutcome:
         with threadpool_limits(1, user_api="blas"):

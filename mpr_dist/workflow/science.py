@@ -182,6 +182,10 @@ class Science(Protocol):
         """
         ...
 
+    def read_ahead(self, job: SeriesJob) -> None:
+        """Have the images of a series that comes next read in the background. Never fails, changes no result."""
+        ...
+
     def finish(self, job: FinishJob, accumulator: I64) -> SpeciesOutcome:
         """Write half1.mrc, half2.mrc, map.mrc and fsc.star into ``job.output``. May be repeated after a kill."""
         ...

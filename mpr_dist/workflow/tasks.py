@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from mpr_dist.engine.executor import TASK_ERRORS
@@ -78,7 +79,9 @@ def run_batch(science: Science, batch: Batch) -> BatchOutcome:
     sums = Accumulators(batch.shapes)
     done: list[tuple[SeriesJob, SeriesReport, str]] = []
     failed: list[Failure] = []
-    for job in batch.jobs:
+    for job, following in zip_longest(batch.jobs, batch.jobs[1:]):
+        if following is not None:
+            science.read_ahead(following)
         if batch.stop.exists() or is_leaving():
             break
         sums.touched = False

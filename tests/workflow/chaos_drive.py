@@ -87,6 +87,9 @@ class ChaosScience:
         arm(self.tickets, "worker")
         return self.fake.prepare(job)
 
+    def read_ahead(self, job: s.SeriesJob) -> None:
+        """Nothing to read."""
+
     def refine_and_backproject(self, job: s.SeriesJob, accumulators: Mapping[str, I64]) -> s.SeriesOutcome:
         arm(self.tickets, "worker")
         return self.fake.refine_and_backproject(job, accumulators)

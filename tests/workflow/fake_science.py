@@ -54,6 +54,9 @@ class FakeScience:
         self._note("prepare", job.species.name)
         return s.Reference(job.species.name, path, sha256(text.encode()).hexdigest())
 
+    def read_ahead(self, job: s.SeriesJob) -> None:
+        self._note("ahead", job.name)
+
     def refine_and_backproject(self, job: s.SeriesJob, accumulators: Mapping[str, I64]) -> s.SeriesOutcome:
         if job.name in self.fail:
             raise SeriesError(f"series {job.name}: no images")

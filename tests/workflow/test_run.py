@@ -314,3 +314,18 @@ def test_finished_iterations_are_never_changed(tmp_path: Path, expected: dict[st
     _run(population)
     assert _run(population).iteration == 4
     assert {k: v for k, v in content(population).items() if "/001/" in k or "/002/" in k} == expected
+
+
+def test_the_next_series_is_read_while_one_is_refined(tmp_path):
+    """Within a batch every series but the first is asked for ahead, when the one before it is about to begin."""
+    population = make_population(tmp_path)
+    settings = RunSettings(RefineSettings(iterations=1, defocus=True))
+    run(population.path, FakeScience(tmp_path / "calls"), settings, InlineExecutor())
+    done = sorted((int(path.name.split("-")[2]), *path.name.split("-")[:2]) for path in (tmp_path / "calls").iterdir())
+    order = [(what, name) for _, what, name in done if what in ("ahead", "refine")]
+    ahead = [name for what, name in order if what == "ahead"]
+    assert len(ahead) >= 3  # nine series in a few batches
+    for name in ahead:
+        place = order.index(("ahead", name))
+        assert order[place + 1][0] == "refine"
+        assert order.index(("refine", name)) == place + 2 + (order[place + 2][0] == "ahead")
