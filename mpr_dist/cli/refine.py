@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from mpr_dist.workflow.launch import Outcome
 
 Restart = Annotated[bool, typer.Option("--restart", help="Discard an unfinished iteration instead of continuing it.")]
-Ewald = Annotated[str, typer.Option(metavar="off|on|reversed", help="Curved Ewald sphere, and its hand.")]
+Ewald = Annotated[
+    str | None,
+    typer.Option(metavar="off|on|reversed", help="Curved Ewald sphere, and its hand. [default: as before]"),
+]
 MaxFailed = Annotated[
     float, typer.Option(metavar="FRACTION", help="Stop when more than this share of the tilt series failed, 0 to 1.")
 ]
@@ -80,7 +83,8 @@ def refine(
     """Refine: in every iteration new references, all tilt series against them, and new half-maps.
 
     Starts from the iteration in force and adds iterations to it; nothing is overwritten. Ctrl-C finishes the series at
-    hand; the same command continues. Options win over --settings.
+    hand; the same command continues. Options win over --settings. A prior is the standard deviation that is expected
+    of a parameter around its imported value.
 
     With --engine slurm every job holds [engine.job] gpus cards and runs a worker per card; jobs that die or are
     preempted are replaced. While it runs, mpr-dist worker POP adds a machine to it.
@@ -101,7 +105,7 @@ def reconstruct(
     directory: o.PopulationDir,
     without: Without = None,
     added: Added = None,
-    ewald: Ewald = "off",
+    ewald: Ewald = None,
     settings: EngineFile = None,
     restart: Restart = False,
     max_failed: MaxFailed = 0.5,
@@ -115,14 +119,16 @@ def reconstruct(
     from mpr_dist.model.settings import RefineSettings
     from mpr_dist.workflow.change import Change
     from mpr_dist.workflow.launch import change_population, refine_population
+    from mpr_dist.workflow.run_settings import ewald_in_force
 
     chosen = engine_asked(context)
     if without or added:
-        if ewald != "off":
+        if ewald is not None:
             raise InputError("--with and --without take the Ewald sphere of the iteration in force; leave --ewald out")
         _end(change_population(directory, Change(tuple(without or ()), tuple(added or ())), chosen, restart))
     else:
-        _end(refine_population(directory, RefineSettings(iterations=1, ewald=ewald), chosen, restart, max_failed))
+        settings_now = RefineSettings(iterations=1, ewald=ewald or ewald_in_force(directory))
+        _end(refine_population(directory, settings_now, chosen, restart, max_failed))
 
 
 def _end(outcome: Outcome) -> None:

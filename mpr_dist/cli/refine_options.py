@@ -52,22 +52,26 @@ def refinement(
     ] = None,
     volume_warp: Annotated[
         str | None,
-        typer.Option(metavar="WxHxDxT", help="Nodes of the volume warp in x, y, z and dose, such as 2x2x1x10."),
+        typer.Option(metavar="WxHxDxT", help="Nodes of the volume warp in x, y, z, dose (2 or more): 2x2x1x10."),
     ] = None,
     particles: Annotated[bool | None, _switch("particles", "Refine positions and orientations of particles.")] = None,
     temporal_samples: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Give every particle N positions and orientations along the dose, from now on."),
+        typer.Option(metavar="N", help="N positions and orientations of a particle along the dose; with --particles."),
     ] = None,
     stage_angles: Annotated[bool | None, _switch("stage-angles", "Refine three angles of the stage per tilt.")] = None,
     rigid_stage: Annotated[
         bool | None,
-        _switch("rigid-stage", "Stage angles move the particles too, as a stage does; M's only turn them."),
+        typer.Option(
+            "--rigid-stage",
+            help="From now on stage angles move the particles too, as a stage does; M's only turn them. With "
+            "--stage-angles, and from a start without any.",
+        ),
     ] = None,
     defocus: Annotated[bool | None, _switch("defocus", "Refine one defocus per tilt.")] = None,
     defocus_search: Annotated[
         bool | None,
-        _switch("defocus-search", "First try defoci up to 0.3 um away in every tilt; needs --defocus."),
+        _switch("defocus-search", "First try defoci up to 0.3 um away: 21 more passes, once; with --defocus."),
     ] = None,
     astigmatism: Annotated[bool | None, _switch("astigmatism", "Refine the astigmatism of every tilt.")] = None,
     phase_shift: Annotated[bool | None, _switch("phase-shift", "Refine the phase shift of every tilt.")] = None,
@@ -76,7 +80,8 @@ def refinement(
         str | None,
         typer.Option(
             metavar="ORDERS",
-            help="Refine Zernikes of these orders per series: 3 and 5 (beam tilt, trefoil), 2 and 4 (part of the CTF).",
+            help="Refine Zernikes of these orders per series, such as 3 or 2,3,4: odd ones are beam tilt (with "
+            "the shift, order 1) and trefoil, even ones part of the CTF.",
         ),
     ] = None,
     magnification: Annotated[
@@ -84,7 +89,10 @@ def refinement(
     ] = None,
     ewald: Annotated[
         str | None,
-        typer.Option(metavar="off|on|reversed", help="Curved Ewald sphere; on: of the hand that the depth has."),
+        typer.Option(
+            metavar="off|on|reversed",
+            help="Curved Ewald sphere; on: of the hand that the defocus of the series assumes. [default: as before]",
+        ),
     ] = None,
     ctf_min_resolution: Annotated[
         float | None,
@@ -103,7 +111,7 @@ def refinement(
     prior_image_warp: Annotated[float | None, typer.Option(help="Prior of the image warp, A [default: 5].")] = None,
     prior_volume_warp: Annotated[float | None, typer.Option(help="Prior of the volume warp, A [default: 3].")] = None,
     prior_stage_angles: Annotated[
-        float | None, typer.Option(help="Prior of stage angles, degree [default: 1].")
+        float | None, typer.Option(help="Prior of stage angles, degrees [default: 1].")
     ] = None,
     prior_rigid_stage: Annotated[
         float | None, typer.Option(help="Prior of stage angles that move particles, degrees [default: 0.2].")
@@ -141,12 +149,14 @@ def settings_asked(context: typer.Context) -> RefineSettings:
         InputError: a value is not understood, or nothing is to be refined.
     """
     from mpr_dist.workflow.run_options import refine_settings
+    from mpr_dist.workflow.run_settings import ewald_in_force
 
     options = dict(context.params)
     priors = {field: options.pop(name) for name, field in PRIORS.items()}
     renamed = {"ctf_min_resolution_A": options.pop("ctf_min_resolution")}
     known = (*_TEXTS, *_SETTINGS)
-    return refine_settings(options["settings"], {name: options[name] for name in known} | renamed, priors)
+    given = {name: options[name] for name in known} | renamed
+    return refine_settings(options["settings"], given, priors, ewald_in_force(options["directory"]))
 
 
 _SETTINGS = (

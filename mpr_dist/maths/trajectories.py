@@ -2,7 +2,9 @@
 
 Samples stand at equal distances on 0..1. One sample is a constant, two a straight line, more a piecewise cubic that
 never overshoots its samples (Fritsch and Carlson 1980, with the harmonic mean of Fritsch and Butland 1984; what M calls
-Cubic1D and Matlab pchip). Everything has exact derivatives with respect to the samples.
+Cubic1D and Matlab pchip). Everything has exact derivatives with respect to the samples, but where neighbouring
+differences change sign: there the slope has a kink, and its derivative is taken as zero. A constant trajectory of three
+or more samples is such a place; the first step leaves it.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from mpr_dist.errors import InputError
 
 # scores and standard deviations take five, the search for a step the others
 LEAST_PASSES = 10
+MOST_SAMPLES = 20
 ABERRATION_ORDERS = (2, 3, 4, 5)
 EWALD_SIGNS = {"off": 0, "on": 1, "reversed": -1}
 _SWITCHES = ("particles", "stage_angles", "defocus", "astigmatism", "phase_shift", "cs", "magnification")
@@ -51,7 +52,7 @@ class RefineSettings:
         aberrations: orders of the Zernikes to refine, of 2, 3, 4, 5; order 3 comes with order 1.
         temporal_samples: of every particle's trajectory; 0 leaves as many as there are.
         rigid_stage: stage angles move the particles too, from now on.
-        defocus_search: before the first iteration, try defoci in a wide range in every tilt.
+        defocus_search: in the first iteration of the run, try defoci in a wide range in every tilt.
         ctf_min_resolution_A: species refine the CTF only if resolved better than this; 0: all do.
         ewald: "off", "on" (curved, the way that the depth of the series says), "reversed".
         first_iteration_fraction: share of the resolution range used in the first iteration.
@@ -97,8 +98,14 @@ class RefineSettings:
             )
         if not set(self.aberrations) <= set(ABERRATION_ORDERS):
             raise InputError(f"aberrations are of order 2, 3, 4 or 5, got {', '.join(map(str, self.aberrations))}")
-        if self.temporal_samples < 0:
-            raise InputError(f"temporal_samples must be 0 or more, got {self.temporal_samples}")
+        if not 0 <= self.temporal_samples <= MOST_SAMPLES:
+            raise InputError(f"temporal_samples must be 0 to {MOST_SAMPLES}, got {self.temporal_samples}")
+        if self.temporal_samples > 1 and not self.particles:
+            raise InputError("temporal samples are refined with --particles; without it they would only be copies")
+        if self.rigid_stage and not self.stage_angles:
+            raise InputError("a rigid stage is refined by its angles: give --stage-angles too")
+        if self.min_particles < 0:
+            raise InputError(f"min_particles must be 0 or more, got {self.min_particles}")
         if self.ewald not in EWALD_SIGNS:
             raise InputError(f"ewald must be {', '.join(EWALD_SIGNS)}, got {self.ewald!r}")
         if not self.ctf_min_resolution_A >= 0:
@@ -124,6 +131,8 @@ class RefineSettings:
         warps = (("image warp", self.image_warp), ("volume warp", self.volume_warp))
         words = [f"{name} {'x'.join(map(str, nodes))}" for name, nodes in warps if nodes is not None]
         words += [name.replace("_", " ") for name in _SWITCHES if getattr(self, name)]
+        words += [f"{self.temporal_samples} temporal samples"] * (self.temporal_samples > 0)
+        words += ["as a rigid stage"] * self.rigid_stage + ["with a search for the defocus"] * self.defocus_search
         return (*words, *(f"aberrations of order {order}" for order in self.aberrations))
 
     @property

@@ -44,8 +44,11 @@ class Direction:
 def directions(own: Evaluation, layout: Layout, prior: Precision, state: State) -> tuple[Direction, ...]:
     """The directions that exist among the refined classes, in the state of an evaluation."""
     found: dict[str, float] = {}
+    exists = np.concatenate(
+        [np.tile(np.arange(layout.pose_size) < POSE_SIZE * p.n_samples, (len(p), 1)) for p in state.particles]
+    )
     for name, step, poses in _candidates(layout, state):
-        share = _determined(own, prior, state, step, poses)
+        share = _determined(own, prior, state, step, poses * exists)
         found[name] = min(share, found.get(name, 1.0))
     return tuple(Direction(name, share) for name, share in found.items())
 

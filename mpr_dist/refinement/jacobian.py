@@ -20,10 +20,14 @@ from mpr_dist.units import F64
 
 @dataclass(frozen=True, eq=False)
 class Jacobian:
-    """Derivatives of one species, tilt by tilt: all tilts at once would not fit into memory."""
+    """Derivatives of one species, tilt by tilt: all tilts at once would not fit into memory.
+
+    moves_optics: whether the optics it is compared with are those being refined.
+    """
 
     at: Linearisation
     layout: Layout
+    moves_optics: bool = True
 
     def series(self, t: int) -> F64:
         """(particles, local parameters, parameters of tilt t), columns in the order of ``Layout.tilt_columns``."""
@@ -32,7 +36,8 @@ class Jacobian:
         for each in self.layout.classes:
             local = each.local(self.at, t, self.layout.own[each.name])
             block = np.zeros((n_p, self.layout.n_local, local.values.shape[-1]))
-            block[:, local.rows] = local.values
+            if self.moves_optics or not each.is_optics:
+                block[:, local.rows] = local.values
             blocks.append(block)
         return np.concatenate(blocks, axis=-1)
 

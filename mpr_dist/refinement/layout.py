@@ -113,13 +113,6 @@ class Layout:
         """Local parameters of an image: those of the kernel, and the log of the scale."""
         return N_BASIC + sum(each.n_own for each in self.classes)
 
-    @cached_property
-    def ctf_rows(self) -> I64:
-        """Local parameters that only species resolved well enough for the CTF may move."""
-        from mpr_dist.refinement.linearisation import DEFOCUS
-
-        return np.concatenate([[DEFOCUS], *(self.own[each.name] for each in self.classes if each.is_ctf)]).astype(int)
-
     def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
         """Extra derivatives that the kernel has to take, in the order of the local parameters."""
         return tuple(row for each in self.classes for row in each.kernel_rows(series, qx, qy, to_grid))

@@ -7,7 +7,7 @@ and its Gauss-Newton matrix is the Fisher information. Priors are Gaussian; the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from mpr_dist.imaging.particle_images import KernelTables, ParticleImages, kerne
 from mpr_dist.imaging.reference import Reference
 from mpr_dist.maths.kernels.compare import compare, n_out
 from mpr_dist.maths.solve import NormalEquations, covariance
+from mpr_dist.model.optics import Optics
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
@@ -31,12 +32,15 @@ from mpr_dist.units import A_PER_UM, F32, F64, I64
 
 @dataclass(frozen=True, eq=False)
 class SpeciesData:
-    """One species in one series: its images and what they are compared with; whether it may move the CTF."""
+    """One species in one series: its images and what they are compared with.
+
+    frozen: the optics that it is compared with throughout, for a species too coarse to refine them; None otherwise.
+    """
 
     species: Species
     images: ParticleImages
     reference: Reference
-    sees_ctf: bool = True
+    frozen: Optics | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,8 @@ def products(
 
     The layout says which derivatives are taken besides the basic seven; None: no others.
     """
+    if data.frozen is not None:
+        series = replace(series, optics=data.frozen)
     projection = project(series, particles)
     tables: KernelTables = kernel_tables(series, data.species, data.images, data.reference.grid_px)
     half = particles.half.astype(np.int64) - 1
@@ -186,13 +192,12 @@ def evaluate(
     """Value, gradient and normal matrix at a state; one pass over the images. origin: the prior's centre."""
     pairs = tuple(zip(state.particles, data, strict=True))
     passes = [products(state.series, p, d, layout, cross_half=cross_half) for p, d in pairs]
-    jacobians = [Jacobian(Linearisation.of(state.series, p), layout) for p in state.particles]
+    jacobians = [Jacobian(Linearisation.of(state.series, p), layout, d.frozen is None) for p, d in pairs]
     scale = np.exp(state.log_scale)
     xm = sum((product.xm.sum(0) for product in passes), np.zeros(layout.n_tilts))
     mm = sum((product.mm.sum(0) for product in passes), np.zeros(layout.n_tilts))
     likelihood = float((2 * scale * xm - scale**2 * mm).sum())
-    sees_ctf = [d.sees_ctf for d in data]
-    equations, series_information, pose_information = _assemble(scale, passes, jacobians, layout, sees_ctf)
+    equations, series_information, pose_information = _assemble(scale, passes, jacobians, layout)
     offset = layout.values(state) - layout.values(origin)
     equations, log_prior = _add_prior(equations, offset, prior)
     log_prior += _add_occam(equations, state, layout, occam)
@@ -289,7 +294,7 @@ def _add_pose_prior(
 
 
 def _assemble(
-    scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout, sees_ctf: list[bool]
+    scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout
 ) -> tuple[NormalEquations, tuple[F64, ...], F64]:
     """Chain rule: local gradient and information of every image -> normal equations in the model's parameters."""
     n, k = layout.n_series, layout.pose_size
@@ -300,14 +305,10 @@ def _assemble(
     by_tilt = tuple(np.zeros((len(columns), len(columns))) for columns in layout.tilt_columns)
     by_pose = np.zeros((layout.n_tilts, n_points, k, k))
     start = 0
-    for product, jac, sees in zip(passes, jacobians, sees_ctf, strict=True):
+    for product, jac in zip(passes, jacobians, strict=True):
         points = slice(start, start + product.xm.shape[0])
         for t in range(layout.n_tilts):
             gradient, information = _local(product, scale[t], t)
-            if not sees:
-                gradient[:, layout.ctf_rows] = 0.0
-                information[:, layout.ctf_rows] = 0.0
-                information[:, :, layout.ctf_rows] = 0.0
             _add_tilt(out, t, points, gradient, information, jac, by_tilt[t], by_pose[t])
         start += product.xm.shape[0]
     out = NormalEquations(out.s, out.b, by_pose.sum(0), out.g, out.h)

@@ -7,12 +7,10 @@ more than chance and the prior would cost, and stands out of all that were tried
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from mpr_dist.model.pose import Particles
-from mpr_dist.model.settings import Priors, RefineSettings
+from mpr_dist.model.settings import Priors
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.objective import SpeciesData, products
 from mpr_dist.refinement.state import State
@@ -23,48 +21,59 @@ RANGE_A, STEP_A = 3000.0, 300.0
 # what must be gained over the defocus as it came: the largest of 21 chance values of chi-square(1)/2 stays below 8 in
 # all but one of a thousand tilts
 LEAST_GAIN = 8.0
+# what the best must be above everything beyond its own peak, LOBE steps on either side
+LEAST_LEAD, LOBE = 4.0, 2
+# standard deviation expected where a search is asked for, A
+EXPECTED_A = 1000.0
+# standard deviations of the prior beyond which a defocus was found by a search
+FAR = 3.0
 
 
-def widened(priors: Priors) -> Priors:
-    """Whoever asks for a search expects the defocus far from where it came: the prior must not pull it back."""
-    return replace(priors, defocus_A=max(priors.defocus_A, RANGE_A / 3))
+def recentred(origin: State, state: State, priors: Priors) -> State:
+    """The centre of the prior, with the defocus of tilts that a search moved far away where it put them.
+
+    Whoever searches expects some defoci far from where they came; the prior must not pull those back, in this run or
+    in later ones, and must hold all the others. Further than ``FAR`` standard deviations no refinement goes by itself.
+    """
+    there, here = (s.series.optics.defocus_um.values for s in (origin, state))
+    far = np.abs(here - there) * A_PER_UM > FAR * priors.defocus_A
+    return origin.with_optics(defocus_um=CubicGrid(np.where(far, here, there)))
 
 
-def priors_in_force(settings: RefineSettings) -> Priors:
-    """Those that a refinement with these settings holds."""
-    return widened(settings.priors) if settings.defocus_search else settings.priors
-
-
-def search_defocus(state: State, data: tuple[SpeciesData, ...], priors: Priors) -> tuple[State, int]:
+def search_defocus(state: State, data: tuple[SpeciesData, ...]) -> tuple[State, int]:
     """The state with the best defocus of every tilt, and the passes it took.
 
     state: with one defocus per tilt. Only species that see the CTF count. Scores of neighbours on the grid decide the
     place of the maximum between them (parabola); the grid is as fine as M's.
     """
     steps = np.arange(-RANGE_A, RANGE_A + STEP_A / 2, STEP_A)
-    seeing = [(p, d) for p, d in zip(state.particles, data, strict=True) if d.sees_ctf]
+    seeing = [(p, d) for p, d in zip(state.particles, data, strict=True) if d.frozen is None]
     if not seeing:
         return state, 0
     gains = np.stack([_gain(_moved(state, np.full(state.series.n_tilts, step)), seeing) for step in steps])
     best = gains.argmax(axis=0)
     offsets = np.zeros(state.series.n_tilts)
     for t, winner in enumerate(best):
-        if is_clear(gains[:, t], steps, priors.defocus_A):
+        if is_clear(gains[:, t], steps):
             offsets[t] = steps[winner] + STEP_A * _vertex(gains[:, t], int(winner))
     return _moved(state, offsets), len(steps)
 
 
-def is_clear(gain: F64, steps: F64, prior_A: float) -> bool:
-    """Whether the best of the gains (steps,) is no chance: positive, and clearly better than where the search began.
+def is_clear(gain: F64, steps: F64) -> bool:
+    """Whether the best of the gains (steps,) is no chance.
 
-    gain: of the log-likelihood against no signal at all; steps: A away from the start; prior_A: the deviation expected.
+    It must be positive, no edge of the range, clearly above where the search began, above the crowd, and above every
+    other peak. gain: of the log-likelihood against no signal at all; steps: A away from the start.
     """
     if not np.isfinite(gain).all():
         return False
     best, start = int(gain.argmax()), int(np.abs(steps).argmin())
-    cost = 0.5 * (steps[best] / prior_A) ** 2
-    stands_out = gain[best] - np.median(gain) > LEAST_GAIN
-    return bool(gain[best] > 0 and stands_out and gain[best] - cost - gain[start] > LEAST_GAIN)
+    if gain[best] <= 0 or best in (0, len(gain) - 1):
+        return False
+    cost = 0.5 * (steps[best] / EXPECTED_A) ** 2
+    elsewhere = gain[np.abs(np.arange(len(gain)) - best) > LOBE]
+    stands_out = gain[best] - np.median(gain) > LEAST_GAIN and gain[best] - elsewhere.max() > LEAST_LEAD
+    return bool(stands_out and gain[best] - cost - gain[start] > LEAST_GAIN)
 
 
 def _moved(state: State, offsets_A: F64) -> State:

@@ -9,6 +9,7 @@ from scipy.linalg import LinAlgError
 
 from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.ctf import tilt_bfactors_A2, tilt_scales
+from mpr_dist.imaging.geometry import stage_grids
 from mpr_dist.maths.solve import solve
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import RefineSettings
@@ -18,7 +19,7 @@ from mpr_dist.refinement.gauge import Direction, directions
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation, Occam, SpeciesData, evaluate, occam_at, products
 from mpr_dist.refinement.priors import Precision, precision
-from mpr_dist.refinement.search import priors_in_force, search_defocus
+from mpr_dist.refinement.search import recentred, search_defocus
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas, sigmas
 from mpr_dist.units import F64
@@ -73,9 +74,8 @@ def refine_series(
 
     is_first: of the iterations of a run; only then the defocus is searched, if that was asked for.
     """
-    priors = priors_in_force(settings)
-    if settings.rigid_stage:
-        series, imported = (replace(each, is_stage_rigid=True) for each in (series, imported))
+    priors = settings.priors
+    series, imported = _with_stage(series, imported, settings)
     if settings.temporal_samples:
         particles = tuple(each.resampled(settings.temporal_samples) for each in particles)
     layout = Layout.of(settings, series, max(each.n_samples for each in particles))
@@ -85,7 +85,9 @@ def refine_series(
     )
     weights, searched = np.exp(state.log_scale), 0
     if settings.defocus_search and is_first:
-        state, searched = search_defocus(state, data, priors)
+        state, searched = search_defocus(state, data)
+    if layout.has("defocus"):
+        origin = recentred(origin, state, priors)
     own, cross = score(state, data, weights), score(state, data, weights, cross_half=True)
     if min(own.significance - SIGNIFICANT, cross.significance - CROSS_SIGNIFICANT) < 0 or own.amplitude <= 0:
         scores = (own.significance,) * 2, (cross.significance,) * 2
@@ -107,6 +109,23 @@ def refine_series(
         found=True,
         directions=directions(last, layout, problem.prior, end),
     )
+
+
+def _with_stage(series: TiltSeries, imported: TiltSeries, settings: RefineSettings) -> tuple[TiltSeries, TiltSeries]:
+    """Both as a rigid stage from where that is asked for on.
+
+    Raises:
+        SeriesError: the stage angles were refined as turning the particles only; as a rigid stage they would throw the
+            particles about.
+    """
+    if settings.rigid_stage and not series.is_stage_rigid and any(g.values.any() for g in stage_grids(series)):
+        raise SeriesError(
+            f"series {series.name}: its stage angles turn particles without moving them, as M's do, so the stage "
+            "cannot become rigid now; start from a source without stage angles, or leave --rigid-stage out"
+        )
+    if not (settings.rigid_stage or series.is_stage_rigid):
+        return series, imported
+    return replace(series, is_stage_rigid=True), replace(imported, is_stage_rigid=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,10 @@ def write_particles(path: Path, species: SpeciesInput, particles: dict[str, Part
     names = np.repeat(list(particles), [len(each) for each in particles.values()])
     order = np.argsort(np.concatenate([each.row for each in particles.values()]), kind="stable")
     fields = ("position_A", "angles_deg", "half", "row")
-    together = Particles(*(np.concatenate([getattr(p, f) for p in particles.values()])[order] for f in fields))
+    # a series that was left as it came may have fewer temporal samples than the refined ones
+    most = max(each.n_samples for each in particles.values())
+    alike = [each.resampled(most) for each in particles.values()]
+    together = Particles(*(np.concatenate([getattr(p, f) for p in alike])[order] for f in fields))
     others = pd.DataFrame(index=range(len(together)))
     if species.table is not None and species.table.exists():
         others = _rows(species.table, together.row)

@@ -23,7 +23,6 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.species import Species
 from mpr_dist.refinement.objective import SpeciesData
 from mpr_dist.refinement.plan import solver_bytes
-from mpr_dist.refinement.search import priors_in_force
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.step import SeriesResult, refine_series, score
 from mpr_dist.storage.read_ahead import read_ahead
@@ -111,7 +110,7 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
     after, seconds = previous, {}
     if names:
         q_max = max(references[name].q_max for name in names)
-        _reserve(room, job, previous, q_max, solver_bytes(settings, previous.series.n_tilts, previous.n_particles))
+        _reserve(room, job, previous, q_max, _solver(settings, previous))
         data = _load(job, previous, {name: references[name] for name in names}, room)
         seconds["load"] = time.monotonic() - start
         result = refine_series(
@@ -127,8 +126,13 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
         seconds["refine"] = time.monotonic() - start - seconds["load"]
     write_state(job, after)
     write_sigmas(job.output.sigma, after, result.sigmas if result is not None else None, names)
-    asked = Asked(names, priors_in_force(settings))
+    asked = Asked(names, settings.priors)
     publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds))
+
+
+def _solver(settings: RefineSettings, state: SeriesState) -> int:
+    samples = max(each.n_samples for each in state.particles.values())
+    return solver_bytes(settings, state.series.n_tilts, state.n_particles, samples)
 
 
 def _reserve(room: ImageRoom, job: science.SeriesJob, state: SeriesState, q_max: float | None, solver: int) -> None:
@@ -166,8 +170,8 @@ def _load(
         particles = state.particles[name]
         images = load_particle_images(state.series, species[name], particles, read, reference.q_max, threshold, room)
         limit = job.context.settings.ctf_min_resolution_A
-        sees_ctf = limit == 0 or reference.resolution_A < limit
-        found.append(SpeciesData(species[name], images, reference, sees_ctf))
+        is_coarse = limit > 0 and reference.resolution_A >= limit
+        found.append(SpeciesData(species[name], images, reference, state.series.optics if is_coarse else None))
     return tuple(found)
 
 

@@ -17,8 +17,12 @@ _AXES = {"image_warp": 2, "volume_warp": 4}
 _SHAPES = {"image_warp": "WIDTHxHEIGHT, such as 6x4", "volume_warp": "WIDTHxHEIGHTxDEPTHxDOSE, such as 2x2x1x10"}
 
 
-def refine_settings(file: Path | None, given: Mapping[str, Any], priors: Mapping[str, float | None]) -> RefineSettings:
+def refine_settings(
+    file: Path | None, given: Mapping[str, Any], priors: Mapping[str, float | None], ewald: str = "off"
+) -> RefineSettings:
     """Settings by the names of ``RefineSettings`` and ``Priors``; None means "not given".
+
+    ewald: the sphere where neither the file nor ``given`` says one.
 
     The file may hold them at its top or in a table [refine], such as settings.toml of an iteration does. A table
     [engine] says where to run (engine_options) and nothing about the result.
@@ -31,7 +35,7 @@ def refine_settings(file: Path | None, given: Mapping[str, Any], priors: Mapping
     from_file = table.pop("priors", {})
     if not isinstance(from_file, dict):
         raise InputError(f"{where}: priors must be a table, got {from_file!r}")
-    values = table | {name: value for name, value in given.items() if value is not None}
+    values = {"ewald": ewald} | table | {name: value for name, value in given.items() if value is not None}
     chosen = from_file | {name: value for name, value in priors.items() if value is not None}
     checked = {name: _checked(where, RefineSettings(), name, value) for name, value in values.items()}
     sigmas = {name: _checked(where, Priors(), name, value) for name, value in chosen.items()}

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import mpr_dist
 from mpr_dist.errors import PopulationError
 from mpr_dist.model.population import IterationFiles
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.storage.population import read_table, write_table
+from mpr_dist.storage.population import load_population, read_table, write_table
 
 LIBRARIES = ("numpy", "scipy", "numba", "llvmlite", "zarr", "dask", "distributed")
 # those that compute: another version may change the last bits of a result
@@ -100,6 +101,14 @@ def check_versions(begun: Mapping[str, Any], what: str) -> None:
             f"{what} {old}, but here is {new}: the last bits would differ, so they are not mixed. "
             "Continue with the versions named, or begin it again with --restart"
         )
+
+
+def ewald_in_force(directory: Path) -> str:
+    """The Ewald sphere of the iteration that a population stands at; "off" where none was ever asked for."""
+    population = load_population(directory)
+    path = population.files(population.iteration).settings
+    refine = read_table(path).get("refine", {}) if path.exists() else {}
+    return str(refine.get("ewald", "off")) if isinstance(refine, dict) else "off"
 
 
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:

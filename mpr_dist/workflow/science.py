@@ -75,7 +75,7 @@ class Context:
     """What all jobs of one iteration share.
 
     Attributes:
-        is_first: the first iteration of this run (``first_iteration_fraction``).
+        is_first: the first iteration of this run (``first_iteration_fraction``, search for the defocus).
         exponent: k of the fixed point; contributions are rint(value x 2^k).
         settings_hash: of everything that determines the result besides the series' own files.
     """

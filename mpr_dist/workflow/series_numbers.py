@@ -10,7 +10,7 @@ import numpy as np
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.geometry import grid_at, project
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.refinement.state import pose_offsets
+from mpr_dist.refinement.state import POSE_SIZE, pose_offsets
 from mpr_dist.refinement.step import SeriesResult
 from mpr_dist.refinement.uncertainty import Sigmas
 from mpr_dist.units import A_PER_UM, F64
@@ -96,8 +96,11 @@ def _shifts(previous: SeriesState, after: SeriesState) -> F64:
 
 
 def _pose_changes(previous: SeriesState, after: SeriesState) -> tuple[F64, F64]:
-    """(particles,) A and degrees at the first dose, species after species."""
-    offsets = np.concatenate(
-        [pose_offsets(after.particles[name], particles)[:, :6] for name, particles in previous.particles.items()]
-    )
-    return np.linalg.norm(offsets[:, :3], axis=1), np.rad2deg(np.linalg.norm(offsets[:, 3:], axis=1))
+    """(particles,) A and degrees, root mean square over temporal samples, species after species."""
+    moved, turned = [], []
+    for name, particles in previous.particles.items():
+        steps = pose_offsets(after.particles[name], particles)
+        each = steps.reshape(len(steps), after.particles[name].n_samples, POSE_SIZE)
+        moved.append(np.sqrt((each[..., :3] ** 2).sum(-1).mean(-1)))
+        turned.append(np.sqrt((each[..., 3:] ** 2).sum(-1).mean(-1)))
+    return np.concatenate(moved), np.rad2deg(np.concatenate(turned))

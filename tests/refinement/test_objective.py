@@ -350,17 +350,22 @@ def test_determined_parameters_lie_between_none_and_all(problem):
 
 
 def test_a_species_too_coarse_moves_no_ctf(problem):
-    """Only species that see the CTF have a say in it: one that does not leaves its classes to the prior alone."""
+    """A species with frozen optics has no say in them, its value does not depend on them, and its gradient is exact."""
     state, origin, prior, data = problem
-    blind = tuple(replace(each, sees_ctf=False) for each in data)
+    blind = tuple(replace(each, frozen=origin.series.optics) for each in data)
     found = evaluate(state, origin, FULL, prior, blind, None).equations
     pull = prior.series @ (FULL.values(state) - FULL.values(origin))
     for each in FULL.classes:
         part = FULL.slices[each.name]
         informed = np.abs(np.diag(found.s - prior.series)[part]).max() > 0
-        assert informed != each.is_ctf
-        if each.is_ctf:
+        assert informed != each.is_optics
+        if each.is_optics:
             np.testing.assert_allclose(found.g[part], -pull[part], rtol=1e-12, atol=1e-12)
+    frozen = (state, origin, prior, blind)
+    step, poses = direction("everything", 5, state)
+    along = found.g @ step + sum((found.h * np.concatenate(poses)).ravel())
+    size = np.abs(found.g * step).sum() + np.abs(found.h * np.concatenate(poses)).sum()
+    assert abs(along - slope_along(step, poses, 0.05, frozen)) < 2e-4 * size + 2e-3  # as above
     one = evaluate(state, origin, FULL, prior, (data[0], blind[1]), None).equations
     both = evaluate(state, origin, FULL, prior, data, None).equations
     part = FULL.slices["defocus"]

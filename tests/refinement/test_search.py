@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from planted import draw
 
 from mpr_dist.model.settings import Priors, RefineSettings
-from mpr_dist.refinement.search import RANGE_A, STEP_A, is_clear, search_defocus, widened
+from mpr_dist.refinement.search import RANGE_A, STEP_A, is_clear, recentred, search_defocus
 
 SETTINGS = RefineSettings(defocus=True, defocus_search=True)
 STEPS = np.arange(-RANGE_A, RANGE_A + 1, STEP_A)
-WIDE = widened(Priors())
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def defocus_A(state):
 
 def test_the_search_ends_within_a_step(far_off):
     """Offsets of up to 0.27 um are found to a fraction of the grid's 0.03 um, in 21 passes."""
-    found, passes = search_defocus(far_off.start, (far_off.data,), WIDE)
+    found, passes = search_defocus(far_off.start, (far_off.data,))
     assert passes == len(STEPS)
     assert np.abs(defocus_A(far_off.start) - defocus_A(far_off.truth)).min() > 1400
     assert np.abs(defocus_A(found) - defocus_A(far_off.truth)).max() < STEP_A
@@ -55,13 +54,13 @@ def test_noise_leaves_the_defocus_where_it_was(far_off):
     images = far_off.data.images
     noise = (rng.standard_normal(images.values.shape) / np.sqrt(2)).astype(np.float32)
     data = replace(far_off.data, images=replace(images, values=noise))
-    found, _ = search_defocus(far_off.start, (data,), WIDE)
+    found, _ = search_defocus(far_off.start, (data,))
     np.testing.assert_array_equal(defocus_A(found), defocus_A(far_off.start))
 
 
 def test_a_species_too_coarse_for_the_ctf_has_no_say(far_off):
     """Without a species that sees the CTF nothing is searched."""
-    found, passes = search_defocus(far_off.start, (replace(far_off.data, sees_ctf=False),), WIDE)
+    found, passes = search_defocus(far_off.start, (replace(far_off.data, frozen=far_off.start.series.optics),))
     assert passes == 0
     assert found is far_off.start
 
@@ -69,17 +68,34 @@ def test_a_species_too_coarse_for_the_ctf_has_no_say(far_off):
 @given(st.floats(0, 1e6), st.integers(0, len(STEPS) - 1))
 def test_ties_win_nothing(level, winner):
     """Equal scores, and NaN, are no reason to move (M once committed random defocus)."""
-    assert not is_clear(np.full(len(STEPS), level), STEPS, 1000.0)
+    assert not is_clear(np.full(len(STEPS), level), STEPS)
     gain = np.full(len(STEPS), level)
     gain[winner] = np.nan
-    assert not is_clear(gain, STEPS, 1000.0)
+    assert not is_clear(gain, STEPS)
 
 
 def test_the_start_wins_against_little():
     """A gain of less than chance and prior is not taken; a large one is."""
     gain = np.ones(len(STEPS))
     gain[2] = 9.0
-    assert not is_clear(gain, STEPS, 1000.0)
+    assert not is_clear(gain, STEPS)
     gain[2] = 40.0
-    assert is_clear(gain, STEPS, 1000.0)
-    assert not is_clear(gain, STEPS, 200.0)  # twelve standard deviations away cost more
+    assert is_clear(gain, STEPS)
+    gain[12] = 38.0
+    assert not is_clear(gain, STEPS)  # another peak is nearly as high
+    edge = np.ones(len(STEPS))
+    edge[0] = 40.0
+    assert not is_clear(edge, STEPS)  # the maximum may lie beyond the range
+
+
+def test_the_prior_follows_what_a_search_found_and_holds_the_rest(far_off):
+    """Only tilts further than three deviations from the import get a new centre."""
+    near = far_off.truth.with_optics(
+        defocus_um=replace(
+            far_off.truth.series.optics.defocus_um,
+            values=far_off.truth.series.optics.defocus_um.values + 0.02,
+        )
+    )
+    centre = recentred(far_off.start, far_off.truth, Priors())
+    np.testing.assert_array_equal(defocus_A(centre), defocus_A(far_off.truth))
+    np.testing.assert_array_equal(defocus_A(recentred(near, far_off.truth, Priors())), defocus_A(near))

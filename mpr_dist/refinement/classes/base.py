@@ -1,6 +1,8 @@
 """What a class of parameters is: a part of the series vector, its nodes, its derivatives, its prior.
 
-Adding a class takes one noun in this folder, its line in ``layout.classes_of``, its option, and its tests.
+Adding a class takes one noun in this folder and its line in ``layout.classes_of``; a field of ``RefineSettings`` and of
+``Priors`` with their options in cli/refine_options.py; its plant in tests/refinement/planted.py; and, if another class
+can undo it, a direction in gauge.py.
 """
 
 from __future__ import annotations
@@ -48,14 +50,14 @@ class ParameterClass(ABC):
     Attributes:
         name: as it stands in tables; words: as M's users call it; unit: of a value, as people write it.
         is_amplitude: scales and B-factors, which the geometry does not depend on.
-        is_ctf: whether only species that are resolved well enough for the CTF count.
+        is_optics: only species that are resolved well enough for the optics have a say.
     """
 
     name: str
     words: str
     unit: str
     is_amplitude = False
-    is_ctf = False
+    is_optics = False
 
     @abstractmethod
     def size(self, n_tilts: int) -> int:

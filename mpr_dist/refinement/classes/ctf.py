@@ -32,7 +32,7 @@ class DefocusClass(PerTilt):
     words = "defocus"
     unit = "A"
     width = 1
-    is_ctf = True
+    is_optics = True
 
     def shaped(self, state: State) -> State:
         grid = resample(state.series.optics.defocus_um, (state.series.n_tilts, 1, 1))
@@ -62,7 +62,7 @@ class AstigmatismClass(PerTilt):
     words = "astigmatism"
     unit = "A"
     width = 2
-    is_ctf = True
+    is_optics = True
 
     def shaped(self, state: State) -> State:
         return self.placed(state, astigmatism_A(state.series).ravel())
@@ -103,7 +103,7 @@ class PhaseShiftClass(PerTilt):
     words = "phase shift"
     unit = "pi"
     width = 1
-    is_ctf = True
+    is_optics = True
 
     def shaped(self, state: State) -> State:
         return self.placed(state, per_tilt(state.series.optics.phase_shift_pi.values, state.series.n_tilts))
@@ -139,7 +139,7 @@ class CsClass(PerSeries):
     words = "Cs"
     unit = "mm"
     names = ("Cs",)
-    is_ctf = True
+    is_optics = True
 
     def values(self, state: State) -> F64:
         return np.array([state.series.optics.cs_mm])

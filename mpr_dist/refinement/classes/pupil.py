@@ -88,6 +88,7 @@ class OddAberrationsClass(AberrationsClass):
     name = "aberrations_odd"
     words = "Zernikes, odd"
     kind = PHASE
+    is_optics = True
 
     @property
     def terms(self) -> tuple[tuple[int, int], ...]:
@@ -112,7 +113,7 @@ class EvenAberrationsClass(AberrationsClass):
     name = "aberrations_even"
     words = "Zernikes, even"
     kind = GAMMA
-    is_ctf = True
+    is_optics = True
 
     @property
     def terms(self) -> tuple[tuple[int, int], ...]:
@@ -134,6 +135,7 @@ class MagnificationClass(PerSeries):
     """
 
     name = "magnification"
+    is_optics = True
     words = "anisotropic magnification"
     unit = "%"
     names = ("M11", "M12", "M21", "M22")
