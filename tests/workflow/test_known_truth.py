@@ -20,7 +20,6 @@ from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import SpeciesData
 from mpr_dist.refinement.state import pose_offsets
 from mpr_dist.refinement.step import SeriesResult, refine_series
@@ -132,7 +131,7 @@ def _truth(folder: Path, name: str, particles: Particles) -> tuple[TiltSeries, P
     table = next(iter(read_blocks(folder / f"{name}_particles.star").values()))
     true = euler_to_matrix(table[["rot", "tilt", "psi"]].to_numpy(float))
     copies = true[:, None] @ rotations("O")
-    nearest = np.einsum("pij,psij->ps", euler_to_matrix(particles.angles_deg), copies).argmax(1)
+    nearest = np.einsum("pij,psij->ps", euler_to_matrix(particles.angles_deg[:, 0]), copies).argmax(1)
     angles = matrix_to_euler(copies[np.arange(len(copies)), nearest])
     position = table[["x_A", "y_A", "z_A"]].to_numpy(float)
     return series, replace(particles, position_A=position, angles_deg=angles)
@@ -150,7 +149,7 @@ def _chi_square(error: np.ndarray, covariance: np.ndarray, gauge: np.ndarray) ->
 
 def _series_errors(result: SeriesResult, truth: TiltSeries) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Class -> error, covariance, gauge: turning or moving all particles together is undone by stage and warp."""
-    found, layout = result.state.series, Layout.of(SETTINGS, truth.n_tilts)
+    found, layout = result.state.series, result.sigmas.layout
     turn = tilt_matrices(found)
     stage = zip(
         (found.stage_angles.x, found.stage_angles.y, found.stage_angles.z),
