@@ -6,7 +6,7 @@ import pytest
 
 from mpr_dist.errors import InputError
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.refinement.plan import GIB, Plan, SeriesLoad, SpeciesLoad, make_plan, size, solver_bytes
+from mpr_dist.refinement.plan import FILLED, GIB, Plan, SeriesLoad, SpeciesLoad, make_plan, size, solver_bytes
 
 
 def _plan(workers: int = 4) -> Plan:
@@ -18,7 +18,7 @@ def _plan(workers: int = 4) -> Plan:
 def test_it_adds_up() -> None:
     plan = _plan()
     assert plan.accumulator_bytes == 2 * 3 * 8 * 216 * 216 * 109
-    assert plan.worker_bytes == plan.accumulator_bytes + 5000 + 29000
+    assert plan.worker_bytes == int(FILLED * plan.accumulator_bytes) + 5000 + 29000
     assert sorted(name for batch in plan.batches for name in batch) == sorted(s.name for s in plan.series)
     assert plan.scratch_bytes == len(plan.batches) * plan.accumulator_bytes + 5000
 
@@ -33,7 +33,7 @@ def test_it_reads_like_a_plan() -> None:
 def test_too_little_memory_is_refused_with_advice() -> None:
     _plan().check(GIB)
     with pytest.raises(InputError, match="use --workers 2"):
-        _plan().check(GIB // 2)
+        _plan().check(int(0.3 * GIB))
     with pytest.raises(InputError, match="one worker alone"):
         _plan().check(1000)
 

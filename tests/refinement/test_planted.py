@@ -94,5 +94,7 @@ def test_all_classes_at_once_are_found():
         determined.append(result.sigmas.determined)
     # together, what hardly changes the images in its own way (Cs, phase shift) keeps its prior, and sigmas say so
     found = {name for name in terms if np.mean([one.get(name, 1.0) for one in determined]) > 0.5}
+    # what all tilts share of the phase shift is most of it, and even Zernikes take that up (refinement/gauge.py)
+    found -= {"phase_shift"}
     assert found >= {"defocus", "astigmatism", "stage_angles", "magnification", "position", "orientation"}
     check(terms, 0.85, found)
