@@ -1,11 +1,12 @@
-"""One iteration in a process of its own: what the plan predicted, and the peak that the kernel counted.
+"""A run in a process of its own: what the plan predicted, and the peak that the kernel counted.
 
-Arguments: population, bytes that the worker may use (0: no limit). Prints "PREDICTED PEAK STREAMED SERIES".
+Arguments: population, bytes that the worker may use (0: no limit), iterations. Prints "PREDICTED PEAK STREAMED SERIES".
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from mpr_dist.engine.inline import InlineExecutor
@@ -22,14 +23,15 @@ SETTINGS = RefineSettings(
 )
 
 
-def main(path: Path, limit: int | None) -> str:
+def main(path: Path, limit: int | None, iterations: int) -> str:
+    settings = replace(SETTINGS, iterations=iterations)
     population = load_population(path)
-    planned = plan(population, Physics(conditions=conditions(population)), SETTINGS, 1, limit)
-    run(path, Physics(resources=Resources(limit)), RunSettings(SETTINGS), InlineExecutor())
+    planned = plan(population, Physics(conditions=conditions(population)), settings, 1, limit)
+    run(path, Physics(resources=Resources(limit)), RunSettings(settings), InlineExecutor())
     # of this program alone: what getrusage says includes the process that started it
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
     return f"{planned.worker_bytes} {peak} {len(planned.streamed)} {len(population.series)}"
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), int(sys.argv[2]) or None))
+    print(main(Path(sys.argv[1]), int(sys.argv[2]) or None, int(sys.argv[3])))

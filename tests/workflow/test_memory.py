@@ -134,7 +134,8 @@ def test_the_plan_reads_the_defocus(in_memory: Population) -> None:
 def test_the_peak_of_a_worker_is_what_the_plan_says(tmp_path: Path, name: str) -> None:
     """Within 20 %, with images in memory and, where they are most of it, in scratch files."""
     population = build_population(tmp_path / "pop", simulate_project(tmp_path / "sim", SIZES[name]))
-    predicted, peak, streamed = _measure(population, 0)
+    # the plan counts images up to Nyquist, which the first reference is far from
+    predicted, peak, streamed = _measure(population, 0, iterations=2 if name == "many" else 1)
     assert streamed == 0
     assert abs(peak / predicted - 1) < 0.2, f"{name}: predicted {predicted >> 20} MiB, needed {peak >> 20} MiB"
     if name == "many":
@@ -145,9 +146,9 @@ def test_the_peak_of_a_worker_is_what_the_plan_says(tmp_path: Path, name: str) -
         assert abs(peak / less - 1) < 0.2, f"streamed: predicted {less >> 20} MiB, needed {peak >> 20} MiB"
 
 
-def _measure(population: Population, limit: int) -> tuple[int, int, int]:
+def _measure(population: Population, limit: int, iterations: int = 1) -> tuple[int, int, int]:
     script = Path(__file__).with_name("memory_run.py")
-    command = [sys.executable, str(script), str(population.path), str(limit)]
+    command = [sys.executable, str(script), str(population.path), str(limit), str(iterations)]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1200)
     predicted, peak, streamed, _ = (int(word) for word in result.stdout.split()[-4:])
     print(f"predicted {predicted >> 20} MiB, peak {peak >> 20} MiB, streamed {streamed}")  # pytest -s shows it
