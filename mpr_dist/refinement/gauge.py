@@ -14,7 +14,7 @@ from mpr_dist.imaging.geometry import tilt_matrices
 from mpr_dist.maths.rotations import skew
 from mpr_dist.maths.splines import linear_weights
 from mpr_dist.refinement.classes.pupil import ABERRATION_Q, PERCENT
-from mpr_dist.refinement.classes.stage import StageAnglesClass
+from mpr_dist.refinement.classes.stage import turn_axes
 from mpr_dist.refinement.gauge_optics import gamma_candidates
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation
@@ -143,7 +143,7 @@ def _undo_shift(layout: Layout, state: State, moved: F64) -> F64:
 def _stage_step(layout: Layout, state: State, turn: F64) -> F64:
     """Series step whose stage angles turn every tilt by a rotation vector (tilts, 3) in the image frame, rad."""
     step = np.zeros(layout.n_series)
-    axes = np.stack([StageAnglesClass().axes(state.series, t) for t in range(layout.n_tilts)])
+    axes = np.stack([turn_axes(state.series, t) for t in range(layout.n_tilts)])
     step[layout.slices["stage_angles"]] = np.linalg.solve(axes, turn[..., None]).ravel()
     return step
 

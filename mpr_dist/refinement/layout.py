@@ -37,20 +37,24 @@ def classes_of(settings: RefineSettings) -> tuple[ParameterClass, ...]:
     """The classes that settings ask for, in the order of the vector; amplitudes are always there, scales last."""
     even = tuple(order for order in settings.aberrations if order % 2 == 0)
     odd = tuple(order for order in settings.aberrations if order % 2)
-    asked: list[tuple[object, Sequence[ParameterClass]]] = [
-        (settings.image_warp, [ImageWarpClass(axis, settings.image_warp) for axis in (0, 1) if settings.image_warp]),
-        (settings.volume_warp, [VolumeWarpClass(settings.volume_warp) for _ in (0,) if settings.volume_warp]),
-        (settings.stage_angles, [StageAnglesClass()]),
-        (settings.defocus, [DefocusClass()]),
-        (settings.astigmatism, [AstigmatismClass()]),
-        (settings.phase_shift, [PhaseShiftClass()]),
-        (settings.cs, [CsClass()]),
-        (even, [EvenAberrationsClass(even)]),
-        (odd, [OddAberrationsClass(odd)]),
-        (settings.magnification, [MagnificationClass()]),
-        (True, [BfactorClass(), LogScaleClass()]),
-    ]
-    return tuple(each for wanted, classes in asked if wanted for each in classes)
+    found: list[ParameterClass] = []
+    if settings.image_warp is not None:
+        found += [ImageWarpClass(axis, settings.image_warp) for axis in (0, 1)]
+    if settings.volume_warp is not None:
+        found.append(VolumeWarpClass(settings.volume_warp))
+    switches: tuple[tuple[bool, ParameterClass], ...] = (
+        (settings.stage_angles, StageAnglesClass()),
+        (settings.defocus, DefocusClass()),
+        (settings.astigmatism, AstigmatismClass()),
+        (settings.phase_shift, PhaseShiftClass()),
+        (settings.cs, CsClass()),
+        (bool(even), EvenAberrationsClass(even)),
+        (bool(odd), OddAberrationsClass(odd)),
+        (settings.magnification, MagnificationClass()),
+        (True, BfactorClass()),
+        (True, LogScaleClass()),
+    )
+    return (*found, *(each for wanted, each in switches if wanted))
 
 
 @dataclass(frozen=True)

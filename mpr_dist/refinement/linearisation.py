@@ -47,6 +47,16 @@ class Linearisation:
         return self.particles.positions_at(self.series.dose_position)
 
     @cached_property
+    def image_points(self) -> F64:
+        """(particles, tilts, 3) normalised x, y and tilt at which the image warp is looked up."""
+        return np.stack(np.broadcast_arrays(*image_points(self.series, self.projection.unwarped_xy_A)), -1)
+
+    @cached_property
+    def volume_points(self) -> F64:
+        """(particles, tilts, 4) normalised x, y, z and dose at which the volume warp is looked up."""
+        return volume_points(self.series, self.position_A)
+
+    @cached_property
     def stage(self) -> F64:
         """(particles, tilts, 3, 3) corrections by the stage angles."""
         return stage_matrices(self.series, self.position_A)
@@ -74,8 +84,7 @@ class Linearisation:
         """(particles, tilts, 3, 3): image x, y and defocus (A) per step of the carried position (A)."""
         s = self.series
         out = np.zeros((*self.projection.depth_A.shape, 3, 3))
-        x, y, z = image_points(s, self.projection.unwarped_xy_A)
-        points = np.stack(np.broadcast_arrays(x, y, z), -1)
+        points = self.image_points
         out[..., 2, 2] = -1.0 if s.are_angles_inverted else 1.0
         for i, grid in enumerate((s.image_warp.x, s.image_warp.y)):
             for j, order in enumerate(((1, 0, 0), (0, 1, 0))):
@@ -99,7 +108,7 @@ class Linearisation:
     def _warp_slopes(self) -> F64:
         """(particles, tilts, 3, 3) slopes of the volume warp, A per A."""
         s = self.series
-        points = volume_points(s, self.position_A)
+        points = self.volume_points
         grids = (s.volume_warp.x, s.volume_warp.y, s.volume_warp.z)
         slopes = [[linear_grid4_slope(g.values, points, j) / s.volume_size_A[j] for j in range(3)] for g in grids]
         return np.moveaxis(np.array(slopes), (0, 1), (2, 3))

@@ -10,7 +10,7 @@ from mpr_dist.imaging.ctf import tilt_bfactors_A2
 from mpr_dist.model.settings import Priors
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
-from mpr_dist.refinement.classes.base import Labels, Local, PerTilt
+from mpr_dist.refinement.classes.base import Local, OwnPerTilt, PerTilt
 from mpr_dist.refinement.linearisation import BFACTOR, Linearisation
 from mpr_dist.refinement.state import State
 from mpr_dist.units import F64, I64
@@ -34,7 +34,6 @@ class BfactorClass(PerTilt):
     name = "bfactor"
     words = "B-factor"
     unit = "A^2"
-    width = 1
     is_amplitude = True
 
     def shaped(self, state: State) -> State:
@@ -56,18 +55,14 @@ class BfactorClass(PerTilt):
         smooth = np.outer(sigma, sigma) * np.exp(-apart / BFACTOR_DOSE_LENGTH)
         return np.asarray(BFACTOR_COMMON_A2**2 + smooth + 1.0 * np.eye(len(apart)))
 
-    def labels(self, n_tilts: int) -> Labels:
-        return {"mprTilt": np.arange(n_tilts)}
-
 
 @dataclass(frozen=True)
-class LogScaleClass(PerTilt):
+class LogScaleClass(OwnPerTilt):
     """Log of the amplitude scale of every tilt. Its derivative is the model itself: the last local parameter."""
 
     name = "log_scale"
     words = "log of the scale"
     unit = ""
-    width = 1
     is_amplitude = True
 
     def shaped(self, state: State) -> State:
@@ -79,18 +74,8 @@ class LogScaleClass(PerTilt):
     def placed(self, state: State, values: F64) -> State:
         return replace(state, log_scale=values)
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        return Local(own, np.ones((1, 1, 1)))
-
-    @property
-    def n_own(self) -> int:
-        return 1
-
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         """A common factor, a random walk along the dose, and scatter."""
         dose = series.dose - series.dose.min()
         walk = LOG_SCALE_DRIFT_PER_DOSE * np.minimum(dose[:, None], dose[None])
         return np.asarray(LOG_SCALE_COMMON**2 + walk + LOG_SCALE_SCATTER**2 * np.eye(len(dose)))
-
-    def labels(self, n_tilts: int) -> Labels:
-        return {"mprTilt": np.arange(n_tilts)}

@@ -79,9 +79,12 @@ class ParameterClass(ABC):
     def placed(self, state: State, values: F64) -> State:
         """The state with these values."""
 
-    @abstractmethod
     def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        """Derivatives in tilt t; own: the local parameters that belong to this class alone."""
+        """Derivatives in tilt t; own: the local parameters that belong to this class alone.
+
+        By default each column of a tilt is such a parameter by itself.
+        """
+        return Local(own, np.eye(len(own))[None])
 
     @abstractmethod
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
@@ -112,15 +115,32 @@ class ParameterClass(ABC):
 
 
 class PerTilt(ParameterClass):
-    """The same number of values in every tilt, tilts one behind the other."""
+    """The same values in every tilt, tilts one behind the other: one, or one for each of ``axes``."""
 
-    width: int
+    axes: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Parameters of a tilt."""
+        return max(len(self.axes), 1)
 
     def size(self, n_tilts: int) -> int:
         return n_tilts * self.width
 
     def columns(self, series: TiltSeries) -> tuple[I64, ...]:
         return tuple(t * self.width + np.arange(self.width, dtype=np.int64) for t in range(series.n_tilts))
+
+    def labels(self, n_tilts: int) -> Labels:
+        tilts: Labels = {"mprTilt": np.repeat(np.arange(n_tilts), self.width)}
+        return tilts | {"mprAxis": np.array(self.axes * n_tilts)} if self.axes else tilts
+
+
+class OwnPerTilt(PerTilt):
+    """Values of every tilt that are local parameters of their own."""
+
+    @property
+    def n_own(self) -> int:
+        return self.width
 
 
 class PerSeries(ParameterClass):
@@ -136,9 +156,6 @@ class PerSeries(ParameterClass):
 
     def shaped(self, state: State) -> State:
         return state
-
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        return Local(own, np.eye(len(own))[None])
 
     def labels(self, n_tilts: int) -> Labels:
         return {"mprParameter": np.array(self.names)}

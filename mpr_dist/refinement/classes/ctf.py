@@ -11,7 +11,7 @@ from mpr_dist.maths.kernels.compare import GAMMA
 from mpr_dist.model.settings import Priors
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
-from mpr_dist.refinement.classes.base import KernelRow, Labels, Local, PerSeries, PerTilt
+from mpr_dist.refinement.classes.base import KernelRow, Local, OwnPerTilt, PerSeries, PerTilt
 from mpr_dist.refinement.linearisation import DEFOCUS, Linearisation
 from mpr_dist.refinement.state import State, resample
 from mpr_dist.units import A_PER_MM, A_PER_UM, F64, I64
@@ -31,7 +31,6 @@ class DefocusClass(PerTilt):
     name = "defocus"
     words = "defocus"
     unit = "A"
-    width = 1
     is_optics = True
 
     def shaped(self, state: State) -> State:
@@ -50,18 +49,15 @@ class DefocusClass(PerTilt):
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         return np.asarray(priors.defocus_A**2 * np.eye(series.n_tilts))
 
-    def labels(self, n_tilts: int) -> Labels:
-        return {"mprTilt": np.arange(n_tilts)}
-
 
 @dataclass(frozen=True)
-class AstigmatismClass(PerTilt):
+class AstigmatismClass(OwnPerTilt):
     """delta/2 (cos 2 angle, sin 2 angle) of every tilt, A: without a singularity where there is none."""
 
     name = "astigmatism"
     words = "astigmatism"
     unit = "A"
-    width = 2
+    axes = ("Cos", "Sin")
     is_optics = True
 
     def shaped(self, state: State) -> State:
@@ -76,33 +72,22 @@ class AstigmatismClass(PerTilt):
         grids = (CubicGrid.per_tilt(each) for each in (delta_um, angle))
         return state.with_optics(**dict(zip(("defocus_delta_um", "defocus_angle_deg"), grids, strict=True)))
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        return Local(own, np.eye(2)[None])
-
     def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
         # a2 q^2-wise: q^2 cos 2 theta = qx^2 - qy^2, q^2 sin 2 theta = 2 qx qy
         wave = -0.5 * series.optics.wavelength_A
         return KernelRow(GAMMA, wave * (qx**2 - qy**2)), KernelRow(GAMMA, wave * 2 * qx * qy)
 
-    @property
-    def n_own(self) -> int:
-        return 2
-
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         return np.asarray(priors.astigmatism_A**2 * np.kron(_mostly_common(series.n_tilts), np.eye(2)))
 
-    def labels(self, n_tilts: int) -> Labels:
-        return {"mprTilt": np.repeat(np.arange(n_tilts), 2), "mprAxis": np.array(["Cos", "Sin"] * n_tilts)}
-
 
 @dataclass(frozen=True)
-class PhaseShiftClass(PerTilt):
+class PhaseShiftClass(OwnPerTilt):
     """Phase shift of every tilt, in units of pi."""
 
     name = "phase_shift"
     words = "phase shift"
     unit = "pi"
-    width = 1
     is_optics = True
 
     def shaped(self, state: State) -> State:
@@ -114,21 +99,11 @@ class PhaseShiftClass(PerTilt):
     def placed(self, state: State, values: F64) -> State:
         return state.with_optics(phase_shift_pi=CubicGrid.per_tilt(values))
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        return Local(own, np.ones((1, 1, 1)))
-
     def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
         return (KernelRow(GAMMA, np.full(len(qx), -0.5)),)
 
-    @property
-    def n_own(self) -> int:
-        return 1
-
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         return np.asarray(priors.phase_shift_pi**2 * _mostly_common(series.n_tilts))
-
-    def labels(self, n_tilts: int) -> Labels:
-        return {"mprTilt": np.arange(n_tilts)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,28 +23,22 @@ class AberrationsClass(PerSeries):
     """Zernikes of some orders, each in radians at its largest within ABERRATION_Q.
 
     The parameters are made of the listed coefficients such that they are hardly correlated (``disc_basis``).
+
+    Attributes:
+        orders: as asked for; kind: of derivative, in the kernel.
+        field: of ``Optics``, which lists coefficients and may end early; terms: (n, m) of all that it may list.
     """
 
     orders: tuple[int, ...]
     kind: int
+    field: str
+    terms: tuple[tuple[int, int], ...]
     unit = "rad"
-
-    @property
-    @abstractmethod
-    def terms(self) -> tuple[tuple[int, int], ...]:
-        """(n, m) of all coefficients, as the file lists them."""
+    is_optics = True
 
     @property
     def _wanted(self) -> set[int]:
         return set(self.orders)
-
-    @abstractmethod
-    def _coefficients(self, state: State) -> tuple[float, ...]:
-        """As the file lists them; the list may end early."""
-
-    @abstractmethod
-    def _with(self, state: State, coefficients: tuple[float, ...]) -> State:
-        """The state with these coefficients."""
 
     @property
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -58,11 +51,11 @@ class AberrationsClass(PerSeries):
         listed = self._listed(state)
         change = np.zeros(len(listed))
         change[self._chosen] = values - self.values(state)
-        return self._with(state, tuple((listed + self._basis @ change).tolist()))
+        return state.with_optics(**{self.field: tuple((listed + self._basis @ change).tolist())})
 
     def _listed(self, state: State) -> F64:
         n = len(self.terms)
-        return np.array([*self._coefficients(state), *([0.0] * n)])[:n]
+        return np.array([*getattr(state.series.optics, self.field), *([0.0] * n)])[:n]
 
     @property
     def _chosen(self) -> list[int]:
@@ -88,21 +81,12 @@ class OddAberrationsClass(AberrationsClass):
     name = "aberrations_odd"
     words = "Zernikes, odd"
     kind = PHASE
-    is_optics = True
-
-    @property
-    def terms(self) -> tuple[tuple[int, int], ...]:
-        return odd_terms(max(ODD_ORDERS))
+    field = "zernike_odd"
+    terms = odd_terms(max(ODD_ORDERS))
 
     @property
     def _wanted(self) -> set[int]:
         return set(self.orders) | ({1} if 3 in self.orders else set())
-
-    def _coefficients(self, state: State) -> tuple[float, ...]:
-        return state.series.optics.zernike_odd
-
-    def _with(self, state: State, coefficients: tuple[float, ...]) -> State:
-        return state.with_optics(zernike_odd=coefficients)
 
 
 @dataclass(frozen=True)
@@ -113,17 +97,8 @@ class EvenAberrationsClass(AberrationsClass):
     name = "aberrations_even"
     words = "Zernikes, even"
     kind = GAMMA
-    is_optics = True
-
-    @property
-    def terms(self) -> tuple[tuple[int, int], ...]:
-        return even_terms(max(EVEN_ORDERS))
-
-    def _coefficients(self, state: State) -> tuple[float, ...]:
-        return state.series.optics.zernike_even
-
-    def _with(self, state: State, coefficients: tuple[float, ...]) -> State:
-        return state.with_optics(zernike_even=coefficients)
+    field = "zernike_even"
+    terms = even_terms(max(EVEN_ORDERS))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mpr_dist.maths.rotations import rotation_y, rotation_z, skew
 from mpr_dist.model.settings import Priors
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid, StageAngles
-from mpr_dist.refinement.classes.base import Labels, Local, PerTilt, exposure_correlation
+from mpr_dist.refinement.classes.base import Local, PerTilt, exposure_correlation
 from mpr_dist.refinement.linearisation import DEFOCUS, SHIFT, TURN, Linearisation
 from mpr_dist.refinement.state import State, resample
 from mpr_dist.units import F64, I64
@@ -24,7 +24,7 @@ class StageAnglesClass(PerTilt):
     name = "stage_angles"
     words = "stage angles"
     unit = "deg"
-    width = 3
+    axes = ("X", "Y", "Z")
 
     def shaped(self, state: State) -> State:
         shape = (state.series.n_tilts, 1, 1)
@@ -38,7 +38,7 @@ class StageAnglesClass(PerTilt):
         return state.with_series(stage_angles=StageAngles(*(CubicGrid.per_tilt(column) for column in columns)))
 
     def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        axes = self.axes(at.series, t)
+        axes = turn_axes(at.series, t)
         turn = np.arange(TURN.start, TURN.stop)
         if not at.series.is_stage_rigid:
             return Local(turn, axes[None])
@@ -48,15 +48,13 @@ class StageAnglesClass(PerTilt):
         both = np.concatenate([moved, np.broadcast_to(axes, moved.shape)], axis=1)
         return Local(np.r_[place, turn], both)
 
-    def axes(self, series: TiltSeries, t: int) -> F64:
-        """(3, 3): columns are the rotation vectors (rad) of a degree of the x, y and z angle."""
-        _, ay, az = (g.values.reshape(-1)[t] for g in stage_grids(series))
-        rz = rotation_z(az)
-        return np.asarray(np.deg2rad(np.stack([(rz @ rotation_y(ay))[:, 0], rz[:, 1], np.array([0.0, 0.0, 1.0])], 1)))
-
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         sigma = priors.rigid_stage_deg if series.is_stage_rigid else priors.stage_angle_deg
         return np.asarray(sigma**2 * np.kron(exposure_correlation(series), np.eye(3)))
 
-    def labels(self, n_tilts: int) -> Labels:
-        return {"mprTilt": np.repeat(np.arange(n_tilts), 3), "mprAxis": np.array(["X", "Y", "Z"] * n_tilts)}
+
+def turn_axes(series: TiltSeries, t: int) -> F64:
+    """(3, 3): columns are the rotation vectors (rad) of a degree of the x, y and z angle in tilt t."""
+    _, ay, az = (g.values.reshape(-1)[t] for g in stage_grids(series))
+    rz = rotation_z(az)
+    return np.asarray(np.deg2rad(np.stack([(rz @ rotation_y(ay))[:, 0], rz[:, 1], np.array([0.0, 0.0, 1.0])], 1)))

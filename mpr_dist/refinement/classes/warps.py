@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpr_dist.imaging.geometry import image_points, volume_points
 from mpr_dist.maths.splines import linear_weights, natural_weights
 from mpr_dist.model.settings import Priors
 from mpr_dist.model.tilt_series import TiltSeries
@@ -45,7 +44,7 @@ class ImageWarpClass(PerTilt):
         return f"image warp, {'xy'[self.axis]}"
 
     @property
-    def width(self) -> int:  # type: ignore[override]
+    def width(self) -> int:
         return self.nodes[0] * self.nodes[1]
 
     def shaped(self, state: State) -> State:
@@ -67,8 +66,8 @@ class ImageWarpClass(PerTilt):
 
     def local(self, at: Linearisation, t: int, own: I64) -> Local:
         width, height = self.nodes
-        x, y, _ = image_points(at.series, at.projection.unwarped_xy_A)
-        wx, wy = natural_weights(width, x[:, t]), natural_weights(height, y[:, t])
+        points = at.image_points[:, t]
+        wx, wy = natural_weights(width, points[:, 0]), natural_weights(height, points[:, 1])
         weights = (wy[:, :, None] * wx[:, None]).reshape(len(wx), 1, height * width)
         return Local(np.array([self.axis]), -weights)
 
@@ -132,7 +131,7 @@ class VolumeWarpClass(ParameterClass):
 
     def local(self, at: Linearisation, t: int, own: I64) -> Local:
         width, height, depth, duration = self.nodes
-        points = volume_points(at.series, at.position_A)[:, t]
+        points = at.volume_points[:, t]
         wx, wy, wz = (linear_weights(n, points[:, i]) for i, n in enumerate((width, height, depth)))
         space = (wz[:, :, None, None] * wy[:, None, :, None] * wx[:, None, None]).reshape(
             len(points), 1, 1, self._layer
