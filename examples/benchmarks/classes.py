@@ -15,31 +15,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mpr_dist.imaging.fsc import fsc
-from mpr_dist.imaging.reference import use_mask
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.storage.mrc import read_volume
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.demo import everything_settings
+from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.launch import EngineChoice, refine_population
-from mpr_dist.workflow.recovery import map_quality
-from mpr_dist.workflow.simulate import SimulatedProject, half_maps_from, settings_from, simulate_project
+from mpr_dist.workflow.recovery import ceiling, map_quality
+from mpr_dist.workflow.simulate import SimulatedProject, settings_from, simulate_project
 
 NAME = "phantom"
-ALL = RefineSettings(
-    iterations=1,
-    image_warp=(4, 4),
-    volume_warp=(2, 2, 1, 4),
-    particles=True,
-    temporal_samples=2,
-    stage_angles=True,
-    defocus=True,
-    astigmatism=True,
-    cs=True,
-    aberrations=(3,),
-    magnification=True,
-)
+ALL = everything_settings(1)
 # M's tutorial: warp, poses and defocus, then stage angles, magnification, Cs and aberrations, then trajectories
 STEPS = (
     ("image warp and poses", {"image_warp": (4, 4), "particles": True}),
@@ -73,36 +57,24 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=2, help="of every refinement that leaves a class out")
     given = parser.parse_args()
     made = simulate_project(given.out / "project", settings_from("everything", {}))
-    engine, ceiling = EngineChoice("local", given.workers), _ceiling(made)
+    engine, best = EngineChoice("local", given.workers), ceiling(made)
     fresh = given.out / "start"
-    _import(fresh, made)
+    import_simulated(fresh, made, "everything")
     start = map_quality(_load(fresh), 0, made.truth / "density.mrc", NAME)
-    print(f"ceiling: mean truth FSC {ceiling:.4f}\n\n| refined | half-maps A | mean truth FSC | share of the ceiling |")
+    print(f"ceiling: mean truth FSC {best:.4f}\n\n| refined | half-maps A | mean truth FSC | share of the ceiling |")
     print("|---|---|---|---|")
-    _row("start", start, ceiling)
+    _row("start", start, best)
     settings, population = RefineSettings(iterations=1), given.out / "steps"
     shutil.copytree(fresh, population)
     for name, classes in STEPS:
         settings = replace(settings, **classes)
-        _row(name, _refined(population, made, settings, 1, engine), ceiling)
+        _row(name, _refined(population, made, settings, 1, engine), best)
     print(f"\n| {given.iterations} iterations without | half-maps A | mean truth FSC | share of the ceiling |")
     print("|---|---|---|---|")
     for i, (name, changes) in enumerate({"nothing: all classes": {}, **LEFT_OUT}.items()):
         population = given.out / f"without-{i}"
         shutil.copytree(fresh, population)
-        _row(name, _refined(population, made, replace(ALL, **changes), given.iterations, engine), ceiling)
-
-
-def _import(path: Path, made: SimulatedProject) -> None:
-    create_population(path, "everything")
-    add_warp_source(path, SourceRequest("simulated", made.files.settings))
-    species, (half1, half2) = made.species, made.half_maps
-    add_species(
-        path,
-        SpeciesRequest(
-            NAME, half1, half2, made.mask, made.files.run_data, float(species.diameter_A), species.symmetry
-        ),
-    )  # fmt: skip
+        _row(name, _refined(population, made, replace(ALL, **changes), given.iterations, engine), best)
 
 
 def _load(path: Path):  # type: ignore[no-untyped-def]
@@ -119,16 +91,9 @@ def _refined(path: Path, made: SimulatedProject, settings: RefineSettings, itera
     return map_quality(population, population.iteration, made.truth / "density.mrc", NAME)
 
 
-def _ceiling(made: SimulatedProject) -> float:
-    half1, half2 = half_maps_from(made, made.true_series, made.true_particles)
-    mask = use_mask(read_volume(made.mask)[0], made.settings.pixel_A)
-    curve = fsc((half1 + half2) * mask, read_volume(made.truth / "density.mrc")[0] * mask)
-    return float(curve[1 : len(half1) // 2].mean())
-
-
-def _row(name: str, quality, ceiling: float) -> None:  # type: ignore[no-untyped-def]
+def _row(name: str, quality, best: float) -> None:  # type: ignore[no-untyped-def]
     score = quality.mean_truth_fsc
-    print(f"| {name} | {quality.half_maps_A:.2f} | {score:.4f} | {100 * score / ceiling:.1f} % |", flush=True)
+    print(f"| {name} | {quality.half_maps_A:.2f} | {score:.4f} | {100 * score / best:.1f} % |", flush=True)
 
 
 if __name__ == "__main__":

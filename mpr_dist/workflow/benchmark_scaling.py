@@ -16,9 +16,7 @@ from mpr_dist.errors import InputError
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.workflow.benchmark_machine import Meter, Usage
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.physics import Physics
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
@@ -88,13 +86,7 @@ def measure_scaling(
 def _simulate(project: Path, population: Path, size: tuple[int, int], progress: Progress | None) -> None:
     simulated = replace(SimulateSettings.fixture(), n_series=size[0], particles_per_series=size[1])
     made = simulate_project(project, simulated, progress)
-    create_population(population, "scaling")
-    add_warp_source(population, SourceRequest("simulated", made.files.settings))
-    species = made.species
-    request = SpeciesRequest(
-        species.name, *made.half_maps, made.mask, made.files.run_data, species.diameter_A, species.symmetry
-    )
-    add_species(population, request)
+    import_simulated(population, made, "scaling")
 
 
 def _measure(path: Path, workers: int) -> ScalingPoint:

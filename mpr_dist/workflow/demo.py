@@ -9,9 +9,7 @@ from pathlib import Path
 
 from mpr_dist.errors import InputError
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.launch import EngineChoice, Outcome, refine_population
 from mpr_dist.workflow.recovery import PARTS, MapQuality, ParameterErrors, map_quality, parameter_errors
 from mpr_dist.workflow.simulate import Progress, SimulatedProject, SimulateSettings, simulate_project
@@ -64,6 +62,23 @@ def demo_settings(iterations: int) -> RefineSettings:
     return RefineSettings(iterations, image_warp=(3, 3), particles=True, stage_angles=True, defocus=True)
 
 
+def everything_settings(iterations: int) -> RefineSettings:
+    """What the preset "everything" of the simulation plants, in grids that its 40 particles per series can support."""
+    return RefineSettings(
+        iterations,
+        image_warp=(4, 4),
+        volume_warp=(2, 2, 1, 4),
+        particles=True,
+        temporal_samples=2,
+        stage_angles=True,
+        defocus=True,
+        astigmatism=True,
+        cs=True,
+        aberrations=(3,),
+        magnification=True,
+    )
+
+
 def run_demo(
     directory: Path,
     refine: RefineSettings,
@@ -83,21 +98,10 @@ def run_demo(
     made = simulate_project(directory / "project", simulated or SimulateSettings.demo(), progress)
     say(f"simulated {len(made.series)} tilt series in {made.files.root}, with the truth in {made.truth}")
     path = directory / "population"
-    _import(path, made, say)
+    for line in import_simulated(path, made, "demo"):
+        say(line)
     outcome = refine_population(path, refine, engine)
     return _compare(path, outcome, made, start)
-
-
-def _import(path: Path, made: SimulatedProject, say: Say) -> None:
-    create_population(path, "demo")
-    source = add_warp_source(path, SourceRequest("simulated", made.files.settings))
-    half1, half2 = made.half_maps
-    species = made.species
-    request = SpeciesRequest(
-        SPECIES, half1, half2, made.mask, made.files.run_data, float(species.diameter_A), species.symmetry
-    )
-    for line in [*source.lines, *add_species(path, request).lines]:
-        say(line)
 
 
 def _compare(path: Path, outcome: Outcome, made: SimulatedProject, start: float) -> DemoResult:

@@ -22,8 +22,9 @@ from mpr_dist.storage.mrc import read_volume
 from mpr_dist.storage.population import last_iteration_with
 from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.units import A_PER_UM, F64, I64
+from mpr_dist.units import A_PER_UM, F32, F64, I64
 from mpr_dist.workflow.fsc_table import read_fsc
+from mpr_dist.workflow.simulate import SimulatedProject, half_maps_from
 
 _PUPIL_Q = 0.25  # 1/A
 PARTS = ("lowest third of the dose", "middle third", "highest third", "all tilts")
@@ -130,18 +131,39 @@ def _without(values: F64, functions: F64) -> F64:
 
 
 def map_quality(population: Population, iteration: int, density: Path, species: str) -> MapQuality:
+    """Quality of a species' map in one iteration, against a true density in a file with the same pixel.
+
+    Raises:
+        InputError: the pixels differ, or the species has no mask.
+    """
     files = next(each for each in population.species if each.name == species)
     result, pixel = population.files(iteration).species(species), files.species.pixel_size_A
-    halves = [read_volume(path)[0] for path in (result.half1, result.half2)]
+    half1, half2 = (read_volume(path)[0] for path in (result.half1, result.half2))
     true, true_pixel = read_volume(density)
     if abs(true_pixel / pixel - 1) > 1e-3 or files.mask is None:
         raise InputError(f"{density}: has pixels of {true_pixel:g} A, the species has {pixel:g} A")
-    box = len(halves[0])
-    mask = use_mask(read_volume(files.mask)[0], pixel)
-    curve = fsc((halves[0] + halves[1]) * mask, crop_or_pad_real(true, box) * mask)
+    curve = truth_fsc(half1, half2, true, read_volume(files.mask)[0], pixel)
     return MapQuality(
-        read_fsc(result.fsc).resolution_A, resolution_A(curve, pixel, box, 0.5), float(curve[1 : box // 2].mean())
+        read_fsc(result.fsc).resolution_A, resolution_A(curve, pixel, len(half1), 0.5), _mean_to_nyquist(curve)
     )
+
+
+def truth_fsc(half1: F32, half2: F32, true: F32, mask: F32, pixel_A: float) -> F64:
+    """(shells,) FSC of the mean of two half-maps (box, box, box) with a true density, under a binary mask in use."""
+    soft = use_mask(mask, pixel_A)
+    return fsc((half1 + half2) * soft, crop_or_pad_real(true, len(half1)) * soft)
+
+
+def ceiling(made: SimulatedProject) -> float:
+    """Mean truth FSC of the map that the images of a simulated project give with the planted geometry."""
+    half1, half2 = half_maps_from(made, made.true_series, made.true_particles)
+    true, mask = read_volume(made.truth / "density.mrc")[0], read_volume(made.mask)[0]
+    return _mean_to_nyquist(truth_fsc(half1, half2, true, mask, made.species.pixel_size_A))
+
+
+def _mean_to_nyquist(curve: F64) -> float:
+    # the zero frequency says nothing, and the curve ends at Nyquist
+    return float(curve[1:-1].mean())
 
 
 def load_series(source: Source, entry: SeriesEntry, xml: Path) -> TiltSeries:

@@ -24,9 +24,7 @@ import engine_tasks as tasks
 from mpr_dist.engine.choice import EngineChoice, JobOptions
 from mpr_dist.engine.dask_executor import EngineFailed
 from mpr_dist.engine.jobqueue import open_queue
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
 
 pytestmark = pytest.mark.slow
@@ -178,13 +176,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simulated")
     made = simulate_project(folder / "project", replace(SimulateSettings.fixture(), n_series=8))
     path = folder / "population"
-    create_population(path, "slurm")
-    add_warp_source(path, SourceRequest("grid", made.files.settings))
-    species = made.species
-    request = SpeciesRequest(
-        "phantom", *made.half_maps, made.mask, made.files.run_data, float(species.diameter_A), species.symmetry
-    )
-    add_species(path, request)
+    import_simulated(path, made, "slurm")
     (folder / "slurm.toml").write_text(SETTINGS)
     return path
 

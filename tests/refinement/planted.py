@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from small_problem import EVERYTHING
 
 from mpr_dist.imaging.ctf import ctf_terms, tilt_bfactors_A2
 from mpr_dist.imaging.geometry import project, views
@@ -189,16 +190,7 @@ ALONE: dict[str, tuple[RefineSettings, dict[str, object]]] = {
     "aberrations_even": (RefineSettings(aberrations=(2, 4), priors=NEAR), {}),
     "magnification": (RefineSettings(magnification=True, priors=NEAR), {}),
 }
-TOGETHER = RefineSettings(
-    image_warp=(3, 2),
-    volume_warp=(2, 2, 1, 3),
-    particles=True,
-    stage_angles=True,
-    defocus=True,
-    astigmatism=True,
-    phase_shift=True,
-    cs=True,
-    aberrations=(2, 3, 4, 5),
-    magnification=True,
+TOGETHER = replace(
+    EVERYTHING,
     priors=replace(NEAR, image_warp_A=0.7, position_A=0.7, volume_warp_A=1.0, orientation_deg=1.0, stage_angle_deg=0.7),
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from planted import NEAR, draw
+from small_problem import EVERYTHING
 
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.gauge import _candidates, directions
@@ -59,18 +60,7 @@ def test_a_direction_that_images_see_is_determined(problem):
     assert list(_candidates(layout, state)) == []
 
 
-OPTICS = RefineSettings(
-    image_warp=(2, 2),
-    volume_warp=(2, 2, 1, 3),
-    particles=True,
-    stage_angles=True,
-    defocus=True,
-    astigmatism=True,
-    phase_shift=True,
-    cs=True,
-    aberrations=(2, 4),
-    priors=NEAR,
-)
+OPTICS = replace(EVERYTHING, image_warp=(2, 2), aberrations=(2, 4), magnification=False, priors=NEAR)
 
 
 def test_directions_of_the_ctf_of_the_volume_and_of_drift():

@@ -14,9 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
 
 pytestmark = pytest.mark.slow
@@ -31,13 +29,7 @@ def imported(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("kills")
     made = simulate_project(folder / "project", replace(SimulateSettings.fixture(), n_series=4))
     path = folder / "population"
-    create_population(path, "kills")
-    add_warp_source(path, SourceRequest("grid", made.files.settings))
-    halves, species = made.half_maps, made.species
-    request = SpeciesRequest(
-        "phantom", *halves, made.mask, made.files.run_data, float(species.diameter_A), species.symmetry
-    )
-    add_species(path, request)
+    import_simulated(path, made, "kills")
     return path
 
 

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.workflow.create import create_population
 from mpr_dist.workflow.fsc_table import read_fsc
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.launch import EngineChoice, Outcome, refine_population
 from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
 
@@ -27,15 +25,7 @@ def refined(tmp_path_factory) -> tuple[SimulatedProject, Outcome]:
     settings = replace(SimulateSettings.fixture(), n_series=2, particles_per_series=12, noise_only=True)
     made = simulate_project(folder / "project", settings)
     path = folder / "population"
-    create_population(path, "noise")
-    add_warp_source(path, SourceRequest("grid", made.files.settings))
-    species = made.species
-    add_species(
-        path,
-        SpeciesRequest(
-            "phantom", *made.half_maps, made.mask, made.files.run_data, float(species.diameter_A), species.symmetry
-        ),
-    )
+    import_simulated(path, made, "noise")
     everything = RefineSettings(ITERATIONS, image_warp=(2, 2), particles=True, stage_angles=True, defocus=True)
     return made, refine_population(path, everything, EngineChoice("inline"))
 

@@ -29,6 +29,7 @@ from mpr_dist.storage.publish import Disk, using_disk
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.class_numbers import _independent
+from mpr_dist.workflow.demo import everything_settings
 from mpr_dist.workflow.iteration_report import report_data
 from mpr_dist.workflow.physics import Physics
 from mpr_dist.workflow.report import render_report
@@ -40,19 +41,13 @@ from mpr_dist.workflow.status import status
 from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, verdict
 
 SAMPLES = 2
-ALL = RefineSettings(
-    iterations=1,
+ALL = replace(
+    everything_settings(1),
     image_warp=(2, 2),
     volume_warp=(2, 2, 1, 3),
-    particles=True,
     temporal_samples=SAMPLES,
-    stage_angles=True,
-    defocus=True,
-    astigmatism=True,
     phase_shift=True,
-    cs=True,
     aberrations=(2, 3, 4, 5),
-    magnification=True,
 )
 CLASSES = classes_of(ALL)
 UNITS = {
