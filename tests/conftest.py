@@ -13,6 +13,17 @@ import pytest
 from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: runs with --long"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder with example data too large for the repository; MPR_DIST_SHARED says where it is."""
