@@ -166,7 +166,9 @@ class KernelTables:
     Attributes:
         tables: (11, samples): the rows named in maths/kernels/compare.py.
         fixed: (tilts, samples) turns; astig: (tilts, 2) A.
-        weight: (tilts, samples) dose envelope / noise amplitude, at amplitude scale 1.
+        weight: (rows, samples) dose envelope / noise amplitude, at amplitude scale 1; a row per tilt, or several where
+            the envelope depends on the place in the tilt.
+        weight_row: (particles, tilts) the row of each image; tilt_of_row: (rows,) the tilt it belongs to.
         is_curved: whether both sidebands of the Ewald sphere count.
     """
 
@@ -174,6 +176,8 @@ class KernelTables:
     fixed: F32
     astig: F32
     weight: F32
+    weight_row: I64
+    tilt_of_row: I64
     is_curved: bool
 
 
@@ -201,7 +205,9 @@ def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, 
         envelope(series, s.qx, s.qy) / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px) * is_inside
     )
     fixed, astig, weight = (a.astype(np.float32) for a in (terms.fixed, terms.astig_A, amplitude))
-    return KernelTables(tables, fixed, astig, weight, bool(species.ewald))
+    tilt = np.arange(series.n_tilts)
+    row = np.ascontiguousarray(np.broadcast_to(tilt, images.active.shape))
+    return KernelTables(tables, fixed, astig, weight, row, tilt, bool(species.ewald))
 
 
 def _kept_inside(rows: dict[int, F64], radius: float) -> Bool:

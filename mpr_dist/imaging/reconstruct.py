@@ -58,7 +58,7 @@ def backproject(
         raise MprError("images were cut for other positions than those to reconstruct from")
     n = grid_px(species)
     tables = kernel_tables(series, species, images, n)
-    weight = tables.weight * tilt_scales(series).astype(np.float32)[:, None]
+    weight = tables.weight * tilt_scales(series).astype(np.float32)[tables.tilt_of_row, None]
     limit = np.minimum(images.n_samples, images.samples.ring_end[-1])
     largest = 0.0
     view = views(series, particles).astype(np.float32)
@@ -74,6 +74,7 @@ def backproject(
             tables.astig,
             tables.fixed,
             weight,
+            tables.weight_row[part],
             limit,
             tables.tables,
             tables.is_curved,

@@ -98,6 +98,7 @@ def products(
             tables.astig,
             tables.fixed,
             tables.weight,
+            tables.weight_row[part],
             n_samples,
             tables.tables,
             tables.is_curved,

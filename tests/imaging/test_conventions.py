@@ -253,6 +253,7 @@ def agreement(image: np.ndarray, optics: Optics, width_A: float) -> float:
         np.zeros((1, 2), np.float32),
         quarter[:1],
         (table.weight[:1] > 0).astype(np.float32),
+        np.zeros((1, 1), np.int64),
         np.array([len(X)]),
         table.tables,
         False,

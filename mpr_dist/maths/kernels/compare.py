@@ -233,6 +233,7 @@ def compare(  # type: ignore[no-untyped-def]
     astig,
     fixed,
     weight,
+    weight_row,
     n_samples,
     tables,
     is_curved,
@@ -245,7 +246,8 @@ def compare(  # type: ignore[no-untyped-def]
     volumes (references, nz, ny, nx, 2) f32: transforms, kx >= 0, centre at nz//2, ny//2, 0.
     reference (particles,) which volume; images (particles, tilts, samples, 2) f32 whitened.
     active (particles, tilts) bool; views (particles, tilts, 3, 3) f32; shifts (particles, tilts, 2) f32 in A.
-    defocus (particles, tilts) f32 in A; astig (tilts, 2) f32 in A; fixed, weight (tilts, samples) f32.
+    defocus (particles, tilts) f32 in A; astig (tilts, 2) f32 in A; fixed (tilts, samples) f32.
+    weight (rows, samples) f32, and weight_row (particles, tilts) i64: the row of each image.
     n_samples (tilts,) number of leading samples used. tables (11, samples) f32: qx qy (1/A), kx ky (Mq in grid units of
     the reference), a2 (turns per A), cos 2 theta, sin 2 theta, q^2 / 4, odd phase (turns), and for is_curved z (grid
     units) and overlap (of insertion). kinds (extra,) i64 and rows (extra, samples) f32: turns per unit of a PHASE (m
@@ -281,6 +283,6 @@ def compare(  # type: ignore[no-untyped-def]
                 _curved_ctf(slot, other, turns, u, v, h, start, n, mixed)
             else:
                 _flat_ctf(slot, turns, u, v, start, n, mixed)
-            _model(mixed, tables, weight[t], shifts[p, t], start, n, d)
+            _model(mixed, tables, weight[weight_row[p, t]], shifts[p, t], start, n, d)
             _extra(mixed, kinds, rows, start, n, d)
             _products(d, lanes, result)

@@ -97,6 +97,7 @@ def insert(  # type: ignore[no-untyped-def]
     astig,
     fixed,
     weight,
+    weight_row,
     n_samples,
     tables,
     is_curved,
@@ -124,15 +125,16 @@ def insert(  # type: ignore[no-untyped-def]
                     continue
                 z, a0, a1 = defocus[p, t], astig[t, 0], astig[t, 1]
                 count, view, sums = n_samples[t], views[p, t], accumulators[h]
+                w = weight[weight_row[p, t]]
                 for j in range(count):
                     turns[j] = tables[A2, j] * (z + a0 * tables[COS2, j] + a1 * tables[SIN2, j]) + fixed[t, j]
                 if is_curved:
                     for sign in (_f(1.0), _f(-1.0)):
-                        _sideband(images[p, t], turns, weight[t], tables, sign, count, values, weights)
+                        _sideband(images[p, t], turns, w, tables, sign, count, values, weights)
                         m = _insert_image(sums, view, u, v, q, sign, values, weights, count, scale)
                         largest[h] = max(largest[h], m)
                 else:
-                    _flat(images[p, t], turns, weight[t], tables, count, values, weights)
+                    _flat(images[p, t], turns, w, tables, count, values, weights)
                     m = _insert_image(sums, view, u, v, q, _f(0.0), values, weights, count, scale)
                     largest[h] = max(largest[h], m)
     return largest

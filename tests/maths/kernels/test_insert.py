@@ -59,6 +59,7 @@ def add(
         np.zeros((n_t, 2), np.float32),
         np.full((n_t, COUNT), -0.25, np.float32) if fixed is None else fixed.astype(np.float32),
         np.ones((n_t, COUNT), np.float32) if weight is None else weight.astype(np.float32),
+        np.ascontiguousarray(np.broadcast_to(np.arange(n_t), (n_p, n_t))),
         np.full(n_t, COUNT) if n_samples is None else n_samples,
         tables() if table is None else table,
         is_curved,
