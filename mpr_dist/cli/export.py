@@ -1,0 +1,34 @@
+"""mpr-dist export"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpr_dist.cli.options import PopulationDir, examples, say
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=examples("mpr-dist export pop --to relion5 relion-project"))(export)
+
+
+def export(
+    directory: PopulationDir,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New or empty folder.")],
+    to: Annotated[str, typer.Option(help="The program that shall read it: relion5.")],
+    iteration: Annotated[int | None, typer.Option(help="Which iteration [default: the one in force].")] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")] = False,
+) -> None:
+    """Write the state of a population as a project of another program.
+
+    The population is only read, and images are not copied: the project names them where they lie.
+    """
+    import json as writer
+
+    from mpr_dist.workflow.export import export as export_to
+    from mpr_dist.workflow.export_request import ExportRequest
+
+    done = export_to(ExportRequest(directory, out, iteration), to)
+    say([writer.dumps(dict(done.table), indent=1)] if json else done.lines)

@@ -1,0 +1,22 @@
+"""A population leaves for another program: one function per target, each in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpr_dist.errors import InputError
+from mpr_dist.workflow.export_relion import export_relion5
+from mpr_dist.workflow.export_request import ExportRequest, ExportSummary
+
+TARGETS: dict[str, Callable[[ExportRequest], ExportSummary]] = {"relion5": export_relion5}
+
+
+def export(request: ExportRequest, target: str) -> ExportSummary:
+    """Write an iteration of a population as a project of another program; the population is only read.
+
+    Raises:
+        InputError: the target is not known, the iteration is not finished, the folder is in use, and what targets raise.
+    """
+    if target not in TARGETS:
+        raise InputError(f"--to: {target!r} is not known; there are {', '.join(TARGETS)}")
+    return TARGETS[target](request)
