@@ -15,7 +15,8 @@ def export(request: ExportRequest, target: str) -> ExportSummary:
     """Write an iteration of a population as a project of another program; the population is only read.
 
     Raises:
-        InputError: the target is not known, the iteration is not finished, the folder is in use, and what targets raise.
+        InputError: the target is not known, the iteration is not finished, the folder is in use.
+        MprError: what the targets raise.
     """
     if target not in TARGETS:
         raise InputError(f"--to: {target!r} is not known; there are {', '.join(TARGETS)}")
