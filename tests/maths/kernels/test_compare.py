@@ -230,6 +230,7 @@ def test_places_in_memory_change_no_bit():
 def test_only_the_leading_samples_count(count):
     """n_samples per tilt cuts the sums: what follows may be anything, and the sums are those of the twin's prefix."""
     problem = a_problem()
+    problem.weight_row = np.broadcast_to(np.arange(2), problem.active.shape).copy()  # the first row is the first tilt's
     problem.n_samples = np.array([count, problem.n_samples[1]])
     first = run(problem)
     problem.images[:, 0, count:] = np.nan
