@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ Engine = Annotated[
         "--settings. tcp://HOST:PORT or tls://HOST:PORT: a Dask scheduler that runs already. [default: local]"
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
 Workers = Annotated[
     int | None,
     typer.Option(help="Worker processes [default: local: one per usable core, at most one per series; jobs: one job]."),
@@ -52,3 +53,10 @@ def progress() -> Callable[[str, int, int], None]:
             typer.echo(f"  {what}: {total} done", err=True)
 
     return tell
+
+
+def tell_import(summary: Any, json: bool) -> None:
+    """What an importer took, and how it understood it."""
+    import json as writer
+
+    say([writer.dumps(summary.record(), indent=1)] if json else summary.lines)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mpr_dist.cli.options import PopulationDir, examples, group, say
+from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
 
 app = group("Tilt series: add those of a Warp project, list them.")
 
@@ -31,6 +31,7 @@ def add(
     files: Annotated[
         Path | None, typer.Option(help="Text file with the names of the series to take, one per line.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Add the tilt series of a Warp project.
 
@@ -41,7 +42,7 @@ def add(
 
     names = None if files is None else read_names(files)
     request = SourceRequest(name, warp_settings, max_tilts, include_deselected, names)
-    say(add_warp_source(directory, request).lines)
+    tell_import(add_warp_source(directory, request), json)
 
 
 @app.command("list", epilog=examples("mpr-dist source list pop"))

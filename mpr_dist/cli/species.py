@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mpr_dist.cli.options import PopulationDir, examples, group, say
+from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
 
 app = group("Kinds of particles: add one with its half-maps, mask and particle table, list them.")
 
@@ -41,6 +41,7 @@ def add(
     shift_pixel: Annotated[
         float | None, typer.Option(help="Pixel of the table's origins in A, instead of what it says.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Add a species, and tell how its coordinates, origins, angles, names and half-sets were understood.
 
@@ -52,7 +53,7 @@ def add(
         name, half1, half2, mask, particles, diameter, symmetry, pixel_size, ignore_unmatched, coordinate_pixel,
         shift_pixel,
     )  # fmt: skip
-    say(add_species(directory, request).lines)
+    tell_import(add_species(directory, request), json)
 
 
 @app.command("list", epilog=examples("mpr-dist species list pop"))

@@ -7,7 +7,7 @@ and signs are the same in all. Every choice made here is told in ``notes``, for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from mpr_dist.errors import InputError
 from mpr_dist.maths.rotations import euler_to_matrix, matrix_to_euler
+from mpr_dist.model.reading import Reading
 from mpr_dist.storage.particle_columns import Columns, describe, find_particles, list_of, series_key
 from mpr_dist.units import F64, I8, Bool
 
@@ -42,7 +43,7 @@ class ParticleTable:
         angles_deg: (particles, 3) float64 rot, tilt, psi that turn the reference into the tomogram.
         half: (particles,) int8, 1 or 2.
         columns: the whole table joined with its optics, row by row as in the file.
-        notes: sentences that tell how the table was understood.
+        reading: how the table was understood.
     """
 
     path: Path
@@ -52,10 +53,15 @@ class ParticleTable:
     angles_deg: F64
     half: I8
     columns: pd.DataFrame
-    notes: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
 
     def __len__(self) -> int:
         return len(self.series)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that tell how the table was understood."""
+        return self.reading.sentences
 
     def select(self, keep: Bool) -> ParticleTable:
         """The particles where ``keep`` (particles,) is true."""
@@ -134,7 +140,15 @@ def read_particles(
         angles_deg=angles,
         half=half,
         columns=columns.frame,
-        notes=(*notes, position_note, origin_note, angle_note, name_note, half_note),
+        reading=Reading(
+            positions=position_note,
+            origins=origin_note,
+            angles=angle_note,
+            units="Units: kept in A and degrees, whatever the table has.",
+            names=name_note,
+            halves=half_note,
+            notes=tuple(notes),
+        ),
     )
 
 
@@ -304,7 +318,15 @@ def _read_m(columns: Columns, notes: list[str]) -> ParticleTable:
         angles_deg=_mean_angles(angles),
         half=half,
         columns=columns.frame,
-        notes=(*notes, note, "Shifts: M has none.", "Angles: wrpAngleRot/Tilt/Psi.", name_note, half_note),
+        reading=Reading(
+            positions=note,
+            origins="Shifts: M has none.",
+            angles="Angles: wrpAngleRot/Tilt/Psi.",
+            units="Units: A and degrees.",
+            names=name_note,
+            halves=half_note,
+            notes=tuple(notes),
+        ),
     )
 
 

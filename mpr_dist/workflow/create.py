@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mpr_dist.errors import InputError
 from mpr_dist.model.population import Population
+from mpr_dist.model.reading import Reading
 from mpr_dist.storage import population as files
 from mpr_dist.storage.lock import locked
 
@@ -43,3 +44,8 @@ def opened(path: Path) -> Iterator[Population]:
     found = files.load_population(path).path
     with locked(found):
         yield files.load_population(found)
+
+
+def told(reading: Reading) -> list[str]:
+    """The one paragraph in which an importer says how it understood what it read; terminals fold it."""
+    return [f"  {reading.paragraph}"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from mpr_dist.imaging.reference import filter_halves
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.population import Population, SpeciesFiles
 from mpr_dist.model.pose import Particles
+from mpr_dist.model.reading import Dropped, Reading
 from mpr_dist.model.species import Species
 from mpr_dist.storage import population as storage
 from mpr_dist.storage.mrc import write_volume
@@ -23,7 +25,7 @@ from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.storage.publish import disk, publish_json
 from mpr_dist.storage.relion import ParticleTable, read_particles
 from mpr_dist.units import F64
-from mpr_dist.workflow.create import check_name, opened
+from mpr_dist.workflow.create import check_name, opened, told
 from mpr_dist.workflow.fsc_table import write_fsc
 from mpr_dist.workflow.import_maps import ImportedMaps, import_maps
 from mpr_dist.workflow.science import SpeciesOutcome
@@ -64,19 +66,34 @@ class SpeciesSummary:
 
     files: SpeciesFiles
     resolution_A: float
-    dropped: int
-    notes: tuple[str, ...]
+    reading: Reading
 
     @property
     def lines(self) -> list[str]:
+        return [self.headline, *told(self.reading)]
+
+    def record(self) -> dict[str, Any]:
+        """The same for scripts."""
+        s = self.files.species
+        return {
+            "species": s.name,
+            "particles": dict(self.files.particles),
+            "symmetry": s.symmetry,
+            "diameter_A": s.diameter_A,
+            "box_px": s.box_px,
+            "pixel_size_A": s.pixel_size_A,
+            "resolution_A": self.resolution_A if np.isfinite(self.resolution_A) else None,
+            "reading": self.reading.record(),
+        }
+
+    @property
+    def headline(self) -> str:
         s, counts = self.files.species, [count for _, count in self.files.particles]
         reached = f"{self.resolution_A:.2f} A" if np.isfinite(self.resolution_A) else "nothing in common"
-        lines = [
+        return (
             f"species {s.name}: {sum(counts)} particles in {len(counts)} tilt series, symmetry {s.symmetry}, diameter "
             f"{s.diameter_A:g} A, box {s.box_px} px of {s.pixel_size_A:g} A; half-maps: {reached} (FSC 0.143)"
-        ]
-        lines += [f"  {note}" for note in self.notes]
-        return lines + ([f"  {self.dropped} particles of other series were left out."] if self.dropped else [])
+        )
 
 
 def add_species(path: Path, request: SpeciesRequest) -> SpeciesSummary:
@@ -88,7 +105,7 @@ def add_species(path: Path, request: SpeciesRequest) -> SpeciesSummary:
     """
     with opened(path) as population:
         _check(population, request.name)
-        table, names, dropped = _matched(population, request)
+        table, names = _matched(population, request)
         position = _positions(population, table, names)
         _check_halves(table)
         maps = import_maps(
@@ -110,7 +127,7 @@ def add_species(path: Path, request: SpeciesRequest) -> SpeciesSummary:
         write_particle_table(result.particles, names, everything, table.columns)
         _write_poses(population, request.name, names, everything)
         storage.finish_import(storage.add_species(population, files))
-    return SpeciesSummary(files, maps.curves.resolution_A, dropped, (*table.notes, *maps.notes))
+    return SpeciesSummary(files, maps.curves.resolution_A, table.reading.plus(*maps.notes))
 
 
 def _check(population: Population, name: str) -> None:
@@ -120,8 +137,8 @@ def _check(population: Population, name: str) -> None:
         raise PopulationError(f"{population.path} has a species {name!r} already; choose another name")
 
 
-def _matched(population: Population, request: SpeciesRequest) -> tuple[ParticleTable, tuple[str, ...], int]:
-    """The particles of the population's series, the name of the series of each, and how many were left out."""
+def _matched(population: Population, request: SpeciesRequest) -> tuple[ParticleTable, tuple[str, ...]]:
+    """The particles of the population's series, and the name of the series of each."""
     table = read_particles(
         request.particles, coordinate_pixel_A=request.coordinate_pixel_A, shift_pixel_A=request.shift_pixel_A
     )
@@ -139,8 +156,10 @@ def _matched(population: Population, request: SpeciesRequest) -> tuple[ParticleT
             f"{table.path}: {dropped} of {len(table)} particles lie in {len(unknown)} series that this population "
             f"does not have ({list_of(unknown)}); add their source, or leave them out with --ignore-unmatched"
         )
-    table = table.select(matched)
-    return table, tuple(known[name] for name in table.series), dropped
+    reason = f"they lie in series that this population does not have: {list_of(unknown)}"
+    reading = table.reading.plus(dropped=[Dropped("particles", dropped, reason)])
+    table = replace(table.select(matched), reading=reading)
+    return table, tuple(known[name] for name in table.series)
 
 
 def _positions(population: Population, table: ParticleTable, names: Sequence[str]) -> F64:

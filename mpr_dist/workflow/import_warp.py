@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mpr_dist.errors import InputError, MprError, SeriesError
 from mpr_dist.imaging.dirt import check_field
 from mpr_dist.model.population import Population, SeriesEntry, Source
+from mpr_dist.model.reading import Dropped, Reading
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import population as storage
 from mpr_dist.storage.mrc import read_header
@@ -21,7 +23,8 @@ from mpr_dist.storage.tiff import mask_path, read_mask
 from mpr_dist.storage.warp_settings import WarpSettings, find_series, find_unprocessed, read_settings
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.units import Bool
-from mpr_dist.workflow.create import check_name, opened
+from mpr_dist.workflow.create import check_name, opened, told
+from mpr_dist.workflow.source_reading import SeriesFacts, source_reading
 
 PIXEL_TOLERANCE = 5e-3  # relative; headers hold rounded pixel sizes
 SIZE_TOLERANCE = 0.01  # relative; Warp rounds binned image sizes to even numbers
@@ -56,19 +59,31 @@ class SourceSummary:
     source: Source
     rows: dict[str, int]
     left_out: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...] = ()
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def lines(self) -> list[str]:
         s = self.source
-        lines = [
+        headline = (
             f"source {s.name}: {len(s.series)} tilt series, {sum(e.tilts for e in s.series)} tilts; images of "
             f"{s.image_size_px[0]} x {s.image_size_px[1]} px at {s.pixel_size_A:g} A, tomograms of "
             f"{' x '.join(map(str, s.volume_size_px))} px"
-        ]
-        lines += list(self.notes)
-        lines += [f"  {e.name}: {e.tilts} of {self.rows[e.name]} tilts" for e in s.series]
-        return lines + [f"  {name}: LEFT OUT: {reason}" for name, reason in self.left_out]
+        )
+        series = [f"  {e.name}: {e.tilts} of {self.rows[e.name]} tilts" for e in s.series]
+        return [headline, *told(self.reading), *series, *(f"  {n}: LEFT OUT: {why}" for n, why in self.left_out)]
+
+    def record(self) -> dict[str, Any]:
+        """The same for scripts."""
+        s = self.source
+        return {
+            "source": s.name,
+            "series": {e.name: {"tilts": e.tilts, "of": self.rows[e.name]} for e in s.series},
+            "left_out": dict(self.left_out),
+            "pixel_size_A": s.pixel_size_A,
+            "image_size_px": list(s.image_size_px),
+            "volume_size_px": list(s.volume_size_px),
+            "reading": self.reading.record(),
+        }
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,7 @@ class _Candidate:
     rows: int
     image_px: tuple[int, int]
     pixel_A: float
+    facts: SeriesFacts
     masked: int = 0
     not_applied: tuple[str, ...] = ()
 
@@ -109,7 +125,11 @@ def add_warp_source(path: Path, request: SourceRequest) -> SourceSummary:
             )
         source, notes = _source(kept, settings, request)
         _publish(population, source)
-    return SourceSummary(source, {c.entry.name: c.rows for c in kept}, tuple(left_out), notes)
+    reading = source_reading(
+        source, [c.facts for c in kept], origins="AxisOffsetX/Y of the XML, in A, added in the image.",
+        names="those of the XML files.",
+    ).plus(*notes, dropped=[Dropped("series", len(left_out), "listed below")])  # fmt: skip
+    return SourceSummary(source, {c.entry.name: c.rows for c in kept}, tuple(left_out), reading)
 
 
 def _unprocessed(settings: WarpSettings, request: SourceRequest) -> list[str]:
@@ -144,7 +164,8 @@ def _examine(xml: Path, settings: WarpSettings, request: SourceRequest) -> _Cand
     image_px, pixel_A = _image_header(series, active, settings)
     entry = SeriesEntry(xml.stem, xml.absolute(), tuple(active.tolist()))
     masked = _masked_tilts(series, active, image_px)
-    return _Candidate(entry, series.n_tilts, image_px, pixel_A, masked, tuple(_not_applied(series)))
+    facts = SeriesFacts.of(series, active)
+    return _Candidate(entry, series.n_tilts, image_px, pixel_A, facts, masked, tuple(_not_applied(series)))
 
 
 def _masked_tilts(series: TiltSeries, active: Bool, image_px: tuple[int, int]) -> int:
@@ -164,7 +185,7 @@ def _not_applied(series: TiltSeries) -> Iterator[str]:
     """What the file holds about the images and this program keeps, but does not compute with."""
     weights = series.weights
     if weights.location_bfactor.values.any() or (weights.location_weight.values != 1).any():
-        yield "weights by location"
+        yield "Weights by location"
 
 
 def chosen_tilts(series: TiltSeries, max_tilts: int | None, include_deselected: bool) -> Bool:
@@ -230,12 +251,12 @@ def _source(
     x, y, z = (int(n) for n in np.rint(exact))
     notes: tuple[str, ...] = ()
     if np.abs(exact - (x, y, z)).max() > 0.01:
-        notes = (f"  tomograms of {' x '.join(f'{n:.2f}' for n in exact)} binned px were rounded to whole pixels",)
+        notes = (f"Tomograms of {' x '.join(f'{n:.2f}' for n in exact)} binned px were rounded to whole pixels.",)
     masked = [c.masked for c in kept if c.masked]
     if masked:
-        notes += (f"  masks: {sum(masked)} tilts of {len(masked)} series have dirt masked, which is filled in",)
+        notes += (f"Masks: {sum(masked)} tilts of {len(masked)} series have dirt masked, which is filled in.",)
     ignored = Counter(what for c in kept for what in c.not_applied)
-    notes += tuple(f"  {what}: in {n} of {len(kept)} XML files; kept there, NOT APPLIED" for what, n in ignored.items())
+    notes += tuple(f"{what}: in {n} of {len(kept)} XML files; kept there, NOT APPLIED." for what, n in ignored.items())
     series = tuple(c.entry for c in kept)
     source = Source(request.name, settings.path, series, pixel, kept[0].image_px, (x, y, z), request.max_tilts)
     return source, notes

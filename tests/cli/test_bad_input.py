@@ -188,7 +188,7 @@ def test_unmatched_can_be_left_out(own_project, add_source, add_species):
     result = add_species(own_project, "--ignore-unmatched")
     assert result.code == 0
     assert "7 particles in 1 tilt series" in result.out
-    assert "1 particles of other series were left out" in result.out
+    assert "Dropped: 1 particles (they lie in series that this population does not have: other)" in result.out
 
 
 def test_nothing_but_nan(own_project, add_source, add_species, mpr, tmp_path, digests):

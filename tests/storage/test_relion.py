@@ -157,7 +157,7 @@ def test_real_tables(shared: Path, name: str) -> None:
     assert not particles.centred
     assert particles.position_A[0] == pytest.approx(np.multiply(first, pixel_A), rel=1e-9)
     assert particles.series[0] == series
-    assert len(particles.notes) == 5
+    assert len(particles.notes) == 6
     assert all(note.endswith(".") for note in particles.notes)
 
 
