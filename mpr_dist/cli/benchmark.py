@@ -22,7 +22,7 @@ Folder = Annotated[
 def scaling(
     workers: Annotated[str, typer.Option(metavar="N,N", help="Numbers of workers to compare, of one thread.")] = "1,2",
     series: Annotated[int, typer.Option(help="Simulated tilt series.")] = 16,
-    particles: Annotated[int, typer.Option(help="Particles in each of them.")] = 32,
+    particles: Annotated[int, typer.Option(help="Particles in each of them.")] = 160,
     folder: Folder = None,
     json: AsJson = False,
 ) -> None:

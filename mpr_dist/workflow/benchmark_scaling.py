@@ -60,13 +60,14 @@ def measure_scaling(
     workers: Sequence[int],
     series: int,
     say: Callable[[str], None],
-    particles: int = 32,
+    particles: int = 160,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Scaling:
     """Refine copies of one simulated population with each number of workers of one thread.
 
-    ``particles`` of each series: fewer, and the writing of partials weighs more than it does in practice.
+    ``particles`` of each series, in images that grow with them: fewer, and the writing of partials weighs more than it
+    does in practice.
 
     Raises:
         InputError: no number of workers, or one below 1.
@@ -84,7 +85,11 @@ def measure_scaling(
 
 
 def _simulate(project: Path, population: Path, size: tuple[int, int], progress: Progress | None) -> None:
-    simulated = replace(SimulateSettings.fixture(), n_series=size[0], particles_per_series=size[1])
+    fixture, (n_series, particles) = SimulateSettings.fixture(), size
+    # as dense as 32 particles are in the fixture's images
+    growth = max(1.0, particles / 32) ** 0.5
+    width, height = (2 * round(growth * edge / 2) for edge in fixture.image_px)
+    simulated = replace(fixture, n_series=n_series, particles_per_series=particles, image_px=(width, height))
     made = simulate_project(project, simulated, progress)
     import_simulated(population, made, "scaling")
 
