@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ _REPLACED = {
     *(f"rlnOrigin{axis}{unit}" for axis in "XYZ" for unit in ("", "Angst")),
     *(f"rln{group}{angle}" for group in ("Angle", "TomoSubtomogram") for angle in ("Rot", "Tilt", "Psi")),
 }
+# of any number of temporal samples: there may be fewer now
+_IS_POSE = re.compile(r"wrp(Coordinate[XYZ]|Angle(Rot|Tilt|Psi))\d+|wrpRandomSubset")
 
 
 def write_particle_table(path: Path, series: Sequence[str], particles: Particles, others: pd.DataFrame) -> None:
@@ -38,6 +41,6 @@ def write_particle_table(path: Path, series: Sequence[str], particles: Particles
     import pandas as pd
 
     own = pose_columns(particles)
-    kept = others.drop(columns=[name for name in others.columns if name in _REPLACED or name in own])
+    kept = others.drop(columns=[name for name in others.columns if name in _REPLACED or _IS_POSE.fullmatch(name)])
     frame = pd.DataFrame(own | {SERIES: [f"{name}.tomostar" for name in series]})
     write_table(path, {"particles": pd.concat([frame, kept.reset_index(drop=True)], axis=1)})

@@ -17,6 +17,7 @@ from mpr_dist.errors import InputError
 from mpr_dist.maths.rotations import euler_to_matrix, matrix_to_euler
 from mpr_dist.model.reading import Reading
 from mpr_dist.storage.particle_columns import Columns, describe, find_particles, list_of, series_key
+from mpr_dist.storage.poses import angle_names, coordinate_names
 from mpr_dist.units import F64, I8, Bool
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ class ParticleTable:
     Attributes:
         path: the file with the particles (not the optimisation set that led to it).
         series: (particles,) normalised name of the series of each particle, see ``series_key``.
-        position_A: (particles, 3) float64 x, y, z; from the corner (centre of voxel 0, 0, 0) or from the volume centre.
+        position_A: (particles, 3) float64 x, y, z; from the corner (centre of voxel 0, 0, 0) or from the volume centre;
+            (particles, samples, 3) for trajectories, whose samples stand at equal distances along the dose.
         centred: which of the two; ``corner_positions`` gives corner positions either way.
-        angles_deg: (particles, 3) float64 rot, tilt, psi that turn the reference into the tomogram.
+        angles_deg: of the same shape, float64 rot, tilt, psi that turn the reference into the tomogram.
         half: (particles,) int8, 1 or 2.
         columns: the whole table joined with its optics, row by row as in the file.
         reading: how the table was understood.
@@ -76,7 +78,7 @@ class ParticleTable:
         )
 
     def corner_positions(self, volume_size_A: Mapping[str, Sequence[float]]) -> F64:
-        """(particles, 3) in A from the corner of each particle's tomogram.
+        """In A from the corner of each particle's tomogram, of the shape of ``position_A``.
 
         Args:
             volume_size_A: x, y, z in A by name of the series; names are compared by ``series_key``.
@@ -86,10 +88,15 @@ class ParticleTable:
         """
         return self.position_A + self._sizes(volume_size_A) / 2 if self.centred else self.position_A.copy()
 
-    def outside(self, volume_size_A: Mapping[str, Sequence[float]]) -> Bool:
-        """(particles,) true where a particle lies outside its tomogram: many of them mean a wrong pixel size."""
+    def outside(self, volume_size_A: Mapping[str, Sequence[float]], margin_A: float = 0.0) -> Bool:
+        """(particles,) true where a particle lies outside its tomogram: many of them mean a wrong pixel size.
+
+        Args:
+            margin_A: by how much at least.
+        """
         positions = self.corner_positions(volume_size_A)
-        return np.asarray(((positions < 0) | (positions > self._sizes(volume_size_A))).any(axis=1))
+        beyond = (positions < -margin_A) | (positions > self._sizes(volume_size_A) + margin_A)
+        return np.asarray(beyond.any(axis=tuple(range(1, beyond.ndim))))
 
     def _sizes(self, volume_size_A: Mapping[str, Sequence[float]]) -> F64:
         sizes = {series_key(name): np.asarray(size, np.float64) for name, size in volume_size_A.items()}
@@ -99,7 +106,8 @@ class ParticleTable:
                 f"{self.path}: particles lie in series whose tomogram size is unknown: {list_of(missing)}; "
                 "add these series or leave their particles out"
             )
-        return np.array([sizes[name] for name in self.series]).reshape(-1, 3)
+        of_each = np.array([sizes[name] for name in self.series]).reshape(-1, 3)
+        return of_each[:, None] if self.position_A.ndim == 3 else of_each
 
 
 def read_particles(
@@ -302,40 +310,32 @@ def _read_m(columns: Columns, notes: list[str]) -> ParticleTable:
     while columns.has(f"wrpCoordinateX{samples + 1}"):
         samples += 1
     numbers = range(1, samples + 1)
-    positions = np.stack([columns.numbers(*(f"wrpCoordinate{a}{k}" for a in "XYZ")) for k in numbers])
-    turns = [k for k in numbers if columns.has_any(*(f"wrpAngle{a}{k}" for a in ("Rot", "Tilt", "Psi")))] or [1]
-    angles = np.stack([columns.numbers(*(f"wrpAngle{a}{k}" for a in ("Rot", "Tilt", "Psi"))) for k in turns])
+    turns = 1
+    while turns < samples and columns.has_any(*angle_names(turns + 1)):
+        turns += 1
+    positions = np.stack([columns.numbers(*coordinate_names(k)) for k in numbers], 1)
+    angles = np.stack([columns.numbers(*angle_names(min(k, turns))) for k in numbers], 1)
     names, name_note = _series(columns)
     half, half_note = _half_sets(columns, "wrpRandomSubset")
-    note = "Coordinates: wrpCoordinateX1/Y1/Z1, in A from the corner (M)."
+    note, turned = "Coordinates: wrpCoordinateX1/Y1/Z1, in A from the corner (M).", "Angles: wrpAngleRot/Tilt/Psi"
     if samples > 1:
-        note = f"Coordinates and angles: means of M's {samples} samples over the exposure, in A from the corner."
+        note = f"Coordinates: trajectories of M, {samples} samples along the dose, in A from the corner."
+        turned += f", {turns} samples along the dose" + (", the last repeated" if turns < samples else "")
     return ParticleTable(
         path=columns.path,
         series=names,
-        position_A=positions.mean(axis=0),
+        position_A=positions if samples > 1 else positions[:, 0],
         centred=False,
-        angles_deg=_mean_angles(angles),
+        angles_deg=angles if samples > 1 else angles[:, 0],
         half=half,
         columns=columns.frame,
         reading=Reading(
             positions=note,
             origins="Shifts: M has none.",
-            angles="Angles: wrpAngleRot/Tilt/Psi.",
+            angles=f"{turned}.",
             units="Units: A and degrees.",
             names=name_note,
             halves=half_note,
             notes=tuple(notes),
         ),
     )
-
-
-def _mean_angles(angles_deg: F64) -> F64:
-    """(samples, particles, 3) -> (particles, 3): the rotation nearest to all samples in the least-squares sense."""
-    if len(angles_deg) == 1:
-        return np.asarray(angles_deg[0])
-    u, _, v = np.linalg.svd(euler_to_matrix(angles_deg).mean(axis=0))
-    sign = np.ones((len(u), 3))
-    sign[:, 2] = np.linalg.det(u @ v)
-    nearest = np.asarray((u * sign[:, None, :]) @ v)
-    return matrix_to_euler(nearest)

@@ -104,29 +104,43 @@ def add_species(path: Path, request: SpeciesRequest) -> SpeciesSummary:
         PopulationError: locked, no source yet, or the name is in use already.
     """
     with opened(path) as population:
-        _check(population, request.name)
-        table, names = _matched(population, request)
-        position = _positions(population, table, names)
-        _check_halves(table)
-        maps = import_maps(
-            request.half1,
-            request.half2,
-            request.mask,
-            request.diameter_A,
-            request.pixel_size_A,
-            request.symmetry,
+        table = read_particles(
+            request.particles, coordinate_pixel_A=request.coordinate_pixel_A, shift_pixel_A=request.shift_pixel_A
         )
-        symmetry = request.symmetry.strip().upper()
-        box = len(maps.mask)
-        species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry)
-        everything = Particles(position, table.angles_deg, table.half, np.arange(len(table), dtype=np.int64))
-        mask = population.path / "species" / request.name / "mask.mrc"
-        files = SpeciesFiles(species, mask, tuple(sorted(Counter(names).items())))
-        _write_species(population, files, maps, mask)
-        result = population.files(0).species(request.name)
-        write_particle_table(result.particles, names, everything, table.columns)
-        _write_poses(population, request.name, names, everything)
-        storage.finish_import(storage.add_species(population, files))
+        return take_species(population, request, table)
+
+
+def take_species(
+    population: Population, request: SpeciesRequest, table: ParticleTable, margin_A: float = 0.0
+) -> SpeciesSummary:
+    """The same with particles that were read already, in a population that is locked.
+
+    Args:
+        margin_A: how far outside their tomogram particles may lie.
+    """
+    _check(population, request.name)
+    table, names = _matched(population, request, table)
+    position = _positions(population, table, names, margin_A)
+    _check_halves(table)
+    maps = import_maps(
+        request.half1,
+        request.half2,
+        request.mask,
+        request.diameter_A,
+        request.pixel_size_A,
+        request.symmetry,
+    )
+    symmetry = request.symmetry.strip().upper()
+    box = len(maps.mask)
+    species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry)
+    everything = Particles(position, table.angles_deg, table.half, np.arange(len(table), dtype=np.int64))
+    mask = population.path / "species" / request.name / "mask.mrc"
+    files = SpeciesFiles(species, mask, tuple(sorted(Counter(names).items())))
+    _write_species(population, files, maps, mask)
+    result = population.files(0).species(request.name)
+    write_particle_table(result.particles, names, everything, table.columns)
+    _write_poses(population, request.name, names, everything)
+    storage.finish_import(storage.add_species(population, files))
     return SpeciesSummary(files, maps.curves.resolution_A, table.reading.plus(*maps.notes))
 
 
@@ -137,11 +151,10 @@ def _check(population: Population, name: str) -> None:
         raise PopulationError(f"{population.path} has a species {name!r} already; choose another name")
 
 
-def _matched(population: Population, request: SpeciesRequest) -> tuple[ParticleTable, tuple[str, ...]]:
+def _matched(
+    population: Population, request: SpeciesRequest, table: ParticleTable
+) -> tuple[ParticleTable, tuple[str, ...]]:
     """The particles of the population's series, and the name of the series of each."""
-    table = read_particles(
-        request.particles, coordinate_pixel_A=request.coordinate_pixel_A, shift_pixel_A=request.shift_pixel_A
-    )
     known = {series_key(entry.name): entry.name for _, entry in population.series}
     matched = np.array([name in known for name in table.series])
     unknown = sorted({name for name in table.series if name not in known})
@@ -162,15 +175,15 @@ def _matched(population: Population, request: SpeciesRequest) -> tuple[ParticleT
     return table, tuple(known[name] for name in table.series)
 
 
-def _positions(population: Population, table: ParticleTable, names: Sequence[str]) -> F64:
-    """(particles, 3) in A from the corner."""
+def _positions(population: Population, table: ParticleTable, names: Sequence[str], margin_A: float) -> F64:
+    """In A from the corner, of the shape of ``position_A``."""
     sizes = {
         entry.name: [n * source.pixel_size_A for n in source.volume_size_px] for source, entry in population.series
     }
-    outside = table.outside(sizes)
+    outside = table.outside(sizes, margin_A)
     if outside.any():
         row = int(np.argmax(outside))
-        where = ", ".join(f"{value:.0f}" for value in table.corner_positions(sizes)[row])
+        where = ", ".join(f"{value:.0f}" for value in table.corner_positions(sizes)[row].ravel()[:3])
         size = " x ".join(f"{value:.0f}" for value in sizes[names[row]])
         raise InputError(
             f"{table.path}: {int(outside.sum())} of {len(table)} particles lie outside their tomogram, the first in "

@@ -109,22 +109,38 @@ def add_warp_source(path: Path, request: SourceRequest) -> SourceSummary:
     with opened(path) as population:
         settings = read_settings(request.settings)
         found = _chosen(find_series(settings), request)
-        candidates: list[_Candidate] = []
-        left_out = [(name, "it has no XML in the processing folder") for name in _unprocessed(settings, request)]
-        for xml in found:
-            try:
-                candidates.append(_examine(xml, settings, request))
-            except MprError as error:
-                left_out.append((xml.stem, str(error)))
-        kept, others = _of_one_kind(candidates)
-        left_out = sorted(left_out + others)
-        if not kept:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out[:3])
-            raise InputError(
-                f"{settings.path}: none of {len(left_out)} tilt series can be used. The first reasons: {reasons}"
-            )
-        source, notes = _source(kept, settings, request)
-        _publish(population, source)
+        without = [(name, "it has no XML in the processing folder") for name in _unprocessed(settings, request)]
+        return take_series(population, settings, request, found, without)
+
+
+def take_series(
+    population: Population,
+    settings: WarpSettings,
+    request: SourceRequest,
+    found: Sequence[Path],
+    without: Sequence[tuple[str, str]] = (),
+) -> SourceSummary:
+    """The same with settings that were read already, and XML files that were found, in a population that is locked.
+
+    Args:
+        without: series that cannot be taken, with the reasons.
+    """
+    candidates: list[_Candidate] = []
+    left_out = list(without)
+    for xml in found:
+        try:
+            candidates.append(_examine(xml, settings, request))
+        except MprError as error:
+            left_out.append((xml.stem, str(error)))
+    kept, others = _of_one_kind(candidates)
+    left_out = sorted(left_out + others)
+    if not kept:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out[:3])
+        raise InputError(
+            f"{settings.path}: none of {len(left_out)} tilt series can be used. The first reasons: {reasons}"
+        )
+    source, notes = _source(kept, settings, request)
+    _publish(population, source)
     reading = source_reading(
         source, [c.facts for c in kept], origins="AxisOffsetX/Y of the XML, in A, added in the image.",
         names="those of the XML files.",

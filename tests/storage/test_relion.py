@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -277,7 +278,7 @@ def m_table(samples: int) -> dict[str, list]:
 
 
 def test_tables_of_m(tmp_path: Path) -> None:
-    """A from the corner; several temporal samples give their mean; hashes pass through as text."""
+    """A from the corner; several temporal samples are trajectories; hashes pass through as text."""
     one = read_particles(table(tmp_path, m_table(1), name="m.star"))
     assert one.position_A.tolist() == [[10.0] * 3, [20.0] * 3]
     assert one.angles_deg.tolist() == [[10.0, 90.0, 5.0], [-30.0, 40.0, 60.0]]
@@ -285,8 +286,12 @@ def test_tables_of_m(tmp_path: Path) -> None:
     assert one.half.tolist() == [2, 1]
     assert one.columns["wrpSourceHash"].tolist()[1] == "12345"
     three = read_particles(table(tmp_path, m_table(3), name="m.star"))
-    assert np.allclose(three.position_A, [[20.0] * 3, [40.0] * 3])
-    assert np.allclose(matrices(three.angles_deg), matrices(np.array([[20.0, 90.0, 5.0], [-30.0, 40.0, 60.0]])))
+    assert three.position_A.tolist() == [[[10.0 * k] * 3 for k in (1, 2, 3)], [[20.0 * k] * 3 for k in (1, 2, 3)]]
+    assert three.angles_deg[0].tolist() == [[10.0 * k, 90.0, 5.0] for k in (1, 2, 3)]
+    assert three.outside({"TS_1": (25.0,) * 3, "TS_2": (70.0,) * 3}).tolist() == [True, False]
+    assert not three.outside({"TS_1": (25.0,) * 3, "TS_2": (70.0,) * 3}, margin_A=6.0).any()
+    fewer = {name: values for name, values in m_table(3).items() if not re.fullmatch(r"wrpAngle.*[23]", name)}
+    assert (read_particles(table(tmp_path, fewer, name="few.star")).angles_deg[0] == [10.0, 90.0, 5.0]).all()
     with pytest.raises(InputError, match="M's coordinates are in A"):
         read_particles(tmp_path / "m.star", coordinate_pixel_A=2.0)
 

@@ -99,7 +99,7 @@ def test_what_is_not_applied_is_told(own_project, pop):
     xml.write_text(re.sub(r'(<GridLocationWeights.*?Value=")1"', r'\g<1>0.8"', text, flags=re.DOTALL), "utf-8-sig")
     population = create_population(pop.parent / "other", "test").path
     lines = add_warp_source(population, SourceRequest("a", own_project / "warp_tiltseries.settings")).lines
-    assert "  weights by location: in 1 of 1 XML files; kept there, NOT APPLIED" in lines
+    assert "Weights by location: in 1 of 1 XML files; kept there, NOT APPLIED." in lines[1]
 
 
 def test_files_choose_series(own_project, pop, tmp_path):
