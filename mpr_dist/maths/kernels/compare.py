@@ -12,20 +12,23 @@ interpolant of the reference transform and the derivatives are those of this int
 On a curved Ewald sphere both sidebands count: C F becomes (i/2) (exp(i gamma) F(Mq, z) - exp(-i gamma) F(Mq, -z)) with
 z = lambda q^2 / 2, which is -sin(gamma) F for z = 0 (DeRosier 2000; Wolf, DeRosier and Grigorieff 2006).
 
-Samples come in blocks: one loop gathers from the reference, one applies the CTF, one forms the derivatives, one takes
-the products. Sums are float32 inside a block and float64 beyond it; each image belongs to one thread, so the result
-does not depend on their number.
+Samples come in blocks: one loop finds their places, one copies cells of the reference, one interpolates, one applies
+the CTF, one forms the derivatives, one takes the products; all but the copying work on several samples at once. Sums
+are float32 over a few blocks and float64 beyond them; each image belongs to one thread, so the result does not depend
+on their number.
 """
 
 from __future__ import annotations
 
-import math
-
 import numba as nb
 import numpy as np
 
+from mpr_dist.maths.kernels.vector import TWO_PI, fma, sincos_turns
+
 N_LOCAL = 7
 BLOCK = 64
+# sums are float32 over so many blocks, in so many lanes
+BLOCKS, LANES = 4, 16
 # rows of the tables over samples
 QX, QY, KX, KY, A2, COS2, SIN2, Q2_4, ODD, EWALD, OVERLAP = range(11)
 N_TABLES = 11
@@ -39,81 +42,76 @@ def n_out(n_extra: int) -> int:
     return 2 + 2 * k + k * (k + 1) // 2
 
 
-# No fastmath: a process that compiles the kernel and one that loads it from numba's cache run code that was optimised
-# differently, and only arithmetic in the order that is written here gives both the same bits.
 _f = np.float32
-_TWO_PI = np.float32(2.0 * math.pi)
 
 
 @nb.njit(inline="always")
-def _sincos_turns(t):  # type: ignore[no-untyped-def]
-    """sin and cos of 2 pi t; Taylor polynomials on a quarter turn, error below 1e-7."""
-    k = np.rint(_f(2.0) * t)
-    x = (t - _f(0.5) * k) * _TWO_PI
-    sign = _f(1.0) - _f(2.0) * np.float32(np.int32(k) & np.int32(1))
-    x2 = x * x
-    s = x * (
-        _f(1.0)
-        + x2 * (_f(-1 / 6) + x2 * (_f(1 / 120) + x2 * (_f(-1 / 5040) + x2 * (_f(1 / 362880) + x2 * _f(-1 / 39916800)))))
-    )
-    c = _f(1.0) + x2 * (
-        _f(-1 / 2)
-        + x2
-        * (_f(1 / 24) + x2 * (_f(-1 / 720) + x2 * (_f(1 / 40320) + x2 * (_f(-1 / 3628800) + x2 * _f(1 / 479001600)))))
-    )
-    return sign * s, sign * c
-
-
-@nb.njit(inline="always")
-def _gather(volume, view, qx, qy, qz, sign, start, n, slot):  # type: ignore[no-untyped-def]
-    """F and its gradient with respect to the image frame, at n samples; slot rows: Fr Fi and (r, i) of Gx Gy Gz."""
-    half = np.float32(volume.shape[0] // 2)
+def _places(view, qx, qy, qz, sign, start, n, ny, place, cell):  # type: ignore[no-untyped-def]
+    """Where n samples fall in the grid. place: fractions x y z of a cell, and -1 if mirrored; cell: line and column."""
+    v00, v01, v02 = view[0, 0], view[0, 1], view[0, 2]
+    v10, v11, v12 = view[1, 0], view[1, 1], view[1, 2]
+    v20, v21, v22 = view[2, 0], view[2, 1], view[2, 2]
+    half = _f(ny // 2)
     for i in range(n):
         x, y, z = qx[start + i], qy[start + i], sign * qz[start + i]
         # rows of the view are the image axes in the reference frame: k = A^T (x, y, z)
-        kx = view[0, 0] * x + view[1, 0] * y + view[2, 0] * z
-        ky = view[0, 1] * x + view[1, 1] * y + view[2, 1] * z
-        kz = view[0, 2] * x + view[1, 2] * y + view[2, 2] * z
-        flip = _f(1.0)
-        if kx < _f(0.0):
-            flip = _f(-1.0)
-            kx, ky, kz = -kx, -ky, -kz
-        ky += half
-        kz += half
-        ix, iy, iz = np.uint32(kx), np.uint32(ky), np.uint32(kz)
-        fx, fy, fz = kx - np.float32(ix), ky - np.float32(iy), kz - np.float32(iz)
+        kx = fma(v20, z, fma(v10, y, v00 * x))
+        ky = fma(v21, z, fma(v11, y, v01 * x))
+        kz = fma(v22, z, fma(v12, y, v02 * x))
+        flip = _f(-1.0) if kx < _f(0.0) else _f(1.0)
+        kx, ky, kz = flip * kx, fma(flip, ky, half), fma(flip, kz, half)
+        ix, iy, iz = np.int32(kx), np.int32(ky), np.int32(kz)
+        place[0, i], place[1, i], place[2, i] = kx - _f(ix), ky - _f(iy), kz - _f(iz)
+        place[3, i] = flip
+        cell[0, i], cell[1, i] = np.int32(iz * np.int32(ny) + iy), ix
+
+
+@nb.njit(inline="always")
+def _fetch(volume, first, ny, nx, cell, n, corners):  # type: ignore[no-untyped-def]
+    """Copy the corners of n cells. corners: (4, 4 BLOCK), per z, y of the corner (r, i) at x and (r, i) at x + 1."""
+    for i in range(n):
+        a = first + np.uint64(2) * (np.uint64(cell[0, i]) * nx + np.uint64(cell[1, i]))
+        for row in range(4):
+            b = a + np.uint64(2) * nx * (np.uint64(row // 2) * ny + np.uint64(row % 2))
+            r0, i0 = volume[b], volume[b + np.uint64(1)]
+            r1, i1 = volume[b + np.uint64(2)], volume[b + np.uint64(3)]
+            corners[row, 4 * i], corners[row, 4 * i + 1] = r0, i0
+            corners[row, 4 * i + 2], corners[row, 4 * i + 3] = r1, i1
+
+
+@nb.njit(inline="always")
+def _interpolate(view, place, corners, n, slot):  # type: ignore[no-untyped-def]
+    """F and its gradient with respect to the image frame, at n samples; slot rows: Fr Fi and (r, i) of Gx Gy Gz."""
+    v00, v01, v02 = view[0, 0], view[0, 1], view[0, 2]
+    v10, v11, v12 = view[1, 0], view[1, 1], view[1, 2]
+    v20, v21, v22 = view[2, 0], view[2, 1], view[2, 2]
+    for i in range(n):
+        fx, fy, fz, flip = place[0, i], place[1, i], place[2, i], place[3, i]
         for part in range(2):
-            c000 = volume[iz, iy, ix, part]
-            c001 = volume[iz, iy, ix + 1, part]
-            c010 = volume[iz, iy + 1, ix, part]
-            c011 = volume[iz, iy + 1, ix + 1, part]
-            c100 = volume[iz + 1, iy, ix, part]
-            c101 = volume[iz + 1, iy, ix + 1, part]
-            c110 = volume[iz + 1, iy + 1, ix, part]
-            c111 = volume[iz + 1, iy + 1, ix + 1, part]
-            d00, d01, d10, d11 = c001 - c000, c011 - c010, c101 - c100, c111 - c110
-            e00, e01 = c000 + fx * d00, c010 + fx * d01
-            e10, e11 = c100 + fx * d10, c110 + fx * d11
-            g0, g1 = e00 + fy * (e01 - e00), e10 + fy * (e11 - e10)
-            value = g0 + fz * (g1 - g0)
-            dx0, dx1 = d00 + fy * (d01 - d00), d10 + fy * (d11 - d10)
-            dx = dx0 + fz * (dx1 - dx0)
-            dy = (e01 - e00) + fz * ((e11 - e10) - (e01 - e00))
-            dz = g1 - g0
+            j = 4 * i + part
+            c000, c010, c100, c110 = corners[0, j], corners[1, j], corners[2, j], corners[3, j]
+            d00, d01 = corners[0, j + 2] - c000, corners[1, j + 2] - c010
+            d10, d11 = corners[2, j + 2] - c100, corners[3, j + 2] - c110
+            e00, e01, e10, e11 = fma(fx, d00, c000), fma(fx, d01, c010), fma(fx, d10, c100), fma(fx, d11, c110)
+            h0, h1 = e01 - e00, e11 - e10
+            g0, g1 = fma(fy, h0, e00), fma(fy, h1, e10)
+            dx0, dx1 = fma(fy, d01 - d00, d00), fma(fy, d11 - d10, d10)
+            dx, dy, dz = fma(fz, dx1 - dx0, dx0), fma(fz, h1 - h0, h0), g1 - g0
+            value = fma(fz, dz, g0)
             # a mirrored sample is conj F(-k): the imaginary part of its value and the real of its gradient change sign
             value_sign = _f(1.0) if part == 0 else flip
-            grad_sign = flip * value_sign
+            grad_sign = flip if part == 0 else _f(1.0)
             slot[part, i] = value_sign * value
-            slot[2 + part, i] = grad_sign * (view[0, 0] * dx + view[0, 1] * dy + view[0, 2] * dz)
-            slot[4 + part, i] = grad_sign * (view[1, 0] * dx + view[1, 1] * dy + view[1, 2] * dz)
-            slot[6 + part, i] = grad_sign * (view[2, 0] * dx + view[2, 1] * dy + view[2, 2] * dz)
+            slot[2 + part, i] = grad_sign * fma(v02, dz, fma(v01, dy, v00 * dx))
+            slot[4 + part, i] = grad_sign * fma(v12, dz, fma(v11, dy, v10 * dx))
+            slot[6 + part, i] = grad_sign * fma(v22, dz, fma(v21, dy, v20 * dx))
 
 
 @nb.njit(inline="always")
 def _flat_ctf(slot, turns, u, v, start, n, mixed):  # type: ignore[no-untyped-def]
     """Rows of mixed (real, imaginary): C F, its derivative by gamma, C Gx, C Gy, and by the rotations about x and y."""
     for i in range(n):
-        sg, cg = _sincos_turns(turns[i])
+        sg, cg = sincos_turns(turns[i])
         mixed[0, i], mixed[1, i] = -sg * slot[0, i], -sg * slot[1, i]
         mixed[2, i], mixed[3, i] = -cg * slot[0, i], -cg * slot[1, i]
         mixed[4, i], mixed[5, i] = -sg * slot[2, i], -sg * slot[3, i]
@@ -128,7 +126,7 @@ def _curved_ctf(up, down, turns, u, v, z, start, n, mixed):  # type: ignore[no-u
     """The same for both sidebands: up holds F at +z, down at -z."""
     half = _f(0.5)
     for i in range(n):
-        sg, cg = _sincos_turns(turns[i])
+        sg, cg = sincos_turns(turns[i])
         # a = (i/2) exp(i gamma) belongs to the upper one, its conjugate to the lower one
         ar, ai = -half * sg, half * cg
         for row in range(0, 6, 2):
@@ -161,22 +159,22 @@ def _model(mixed, tables, weight, shift, start, n, d):  # type: ignore[no-untype
     for i in range(n):
         j = start + i
         x, y = tables[QX, j], tables[QY, j]
-        sp, cp = _sincos_turns(-(x * shift[0] + y * shift[1]) - tables[ODD, j])
+        sp, cp = sincos_turns(-(x * shift[0] + y * shift[1]) - tables[ODD, j])
         cr, ci = weight[j] * cp, weight[j] * sp
         for row in range(0, 12, 2):
             re, im = mixed[row, i], mixed[row + 1, i]
             mixed[row, i], mixed[row + 1, i] = cr * re - ci * im, cr * im + ci * re
         mr, mi = mixed[0, i], mixed[1, i]
         d[1, i], d[1, BLOCK + i] = mr, mi
-        d[2, i], d[2, BLOCK + i] = _TWO_PI * x * mi, -_TWO_PI * x * mr
-        d[3, i], d[3, BLOCK + i] = _TWO_PI * y * mi, -_TWO_PI * y * mr
+        d[2, i], d[2, BLOCK + i] = TWO_PI * x * mi, -TWO_PI * x * mr
+        d[3, i], d[3, BLOCK + i] = TWO_PI * y * mi, -TWO_PI * y * mr
         # the gradient is per grid unit of the reference, and so are the frequencies here
         u, v = tables[KX, j], tables[KY, j]
         d[4, i], d[4, BLOCK + i] = mixed[8, i], mixed[9, i]
         d[5, i], d[5, BLOCK + i] = mixed[10, i], mixed[11, i]
         d[6, i] = v * mixed[4, i] - u * mixed[6, i]
         d[6, BLOCK + i] = v * mixed[5, i] - u * mixed[7, i]
-        wave = _TWO_PI * tables[A2, j]
+        wave = TWO_PI * tables[A2, j]
         d[7, i], d[7, BLOCK + i] = wave * mixed[2, i], wave * mixed[3, i]
         d[8, i], d[8, BLOCK + i] = tables[Q2_4, j] * mr, tables[Q2_4, j] * mi
 
@@ -189,36 +187,37 @@ def _extra(mixed, kinds, rows, start, n, d):  # type: ignore[no-untyped-def]
         source = 2 if kind == GAMMA else 4 if kind == GRADIENT_X else 6 if kind == GRADIENT_Y else 0
         if kind == PHASE:
             for i in range(n):
-                w = _TWO_PI * rows[e, start + i]
+                w = TWO_PI * rows[e, start + i]
                 d[a, i], d[a, BLOCK + i] = w * mixed[1, i], -w * mixed[0, i]
         else:
-            unit = _TWO_PI if kind == GAMMA else _f(1.0)
+            unit = TWO_PI if kind == GAMMA else _f(1.0)
             for i in range(n):
                 w = unit * rows[e, start + i]
                 d[a, i], d[a, BLOCK + i] = w * mixed[source, i], w * mixed[source + 1, i]
 
 
-@nb.njit
-def _products(d, lanes, out):  # type: ignore[no-untyped-def]
-    """Add the inner products of the rows of d to out, in the order of the module's text.
-
-    Products first, then halves are added onto halves: every loop runs side by side, in an order that is written down.
-    """
+@nb.njit(inline="always")
+def _products(d, lanes):  # type: ignore[no-untyped-def]
+    """Add the products of the rows of d, in the order of the module's text, to LANES sums side by side of each."""
     o = 0
     for a in range(len(d)):
         first = 1 if a == 0 else a
         for b in range(first, len(d)):
-            for k in range(BLOCK):
-                lanes[k] = d[a, k] * d[b, k] + d[a, BLOCK + k] * d[b, BLOCK + k]
-            for k in range(32):
-                lanes[k] += lanes[32 + k]
-            for k in range(16):
-                lanes[k] += lanes[16 + k]
-            for k in range(8):
-                lanes[k] += lanes[8 + k]
-            even = (lanes[0] + lanes[4]) + (lanes[2] + lanes[6])
-            out[o] += even + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+            for k in range(LANES):
+                s = lanes[o, k]
+                for c in range(0, 2 * BLOCK, LANES):
+                    s = fma(d[a, c + k], d[b, c + k], s)
+                lanes[o, k] = s
             o += 1
+
+
+@nb.njit(inline="always")
+def _settle(lanes, out):  # type: ignore[no-untyped-def]
+    """Move the sums of all lanes to out."""
+    for o in range(len(out)):
+        for k in range(LANES):
+            out[o] += np.float64(lanes[o, k])
+            lanes[o, k] = _f(0.0)
 
 
 @nb.njit(parallel=True, nogil=True, cache=True)
@@ -255,6 +254,9 @@ def compare(  # type: ignore[no-untyped-def]
     out (particles, tilts, n_out) f64: <X,m> <X,dm_j> <m,m> <m,dm_j> <dm_j,dm_k>, overwritten.
     """
     n_p, n_t = active.shape
+    ny = volumes.shape[2]
+    uy, ux = np.uint64(ny), np.uint64(volumes.shape[3])
+    size, flat = np.uint64(volumes[0].size), volumes.reshape(-1)
     for image in nb.prange(n_p * n_t):
         p, t = image // n_t, image % n_t
         result = out[p, t]
@@ -263,9 +265,10 @@ def compare(  # type: ignore[no-untyped-def]
             continue
         d = np.zeros((2 + N_LOCAL + len(kinds), 2 * BLOCK), np.float32)
         slot, other = np.zeros((8, BLOCK), np.float32), np.zeros((8, BLOCK), np.float32)
-        mixed = np.zeros((12, BLOCK), np.float32)
-        turns, lanes = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32)
-        volume, x = volumes[reference[p]], images[p, t]
+        mixed, turns = np.zeros((12, BLOCK), np.float32), np.zeros(BLOCK, np.float32)
+        place, cell = np.zeros((4, BLOCK), np.float32), np.zeros((2, BLOCK), np.int32)
+        corners, lanes = np.zeros((4, 4 * BLOCK), np.float32), np.zeros((len(result), LANES), np.float32)
+        x, view = images[p, t], views[p, t]
         u, v, h = tables[KX], tables[KY], tables[EWALD]
         z, a0, a1 = defocus[p, t], astig[t, 0], astig[t, 1]
         up = _f(1.0) if is_curved else _f(0.0)
@@ -277,12 +280,18 @@ def compare(  # type: ignore[no-untyped-def]
                 j = start + i
                 turns[i] = tables[A2, j] * (z + a0 * tables[COS2, j] + a1 * tables[SIN2, j]) + fixed[t, j]
                 d[0, i], d[0, BLOCK + i] = x[j, 0], x[j, 1]
-            _gather(volume, views[p, t], u, v, h, up, start, n, slot)
+            _places(view, u, v, h, up, start, n, ny, place, cell)
+            _fetch(flat, np.uint64(reference[p]) * size, uy, ux, cell, n, corners)
+            _interpolate(view, place, corners, n, slot)
             if is_curved:
-                _gather(volume, views[p, t], u, v, h, _f(-1.0), start, n, other)
+                _places(view, u, v, h, _f(-1.0), start, n, ny, place, cell)
+                _fetch(flat, np.uint64(reference[p]) * size, uy, ux, cell, n, corners)
+                _interpolate(view, place, corners, n, other)
                 _curved_ctf(slot, other, turns, u, v, h, start, n, mixed)
             else:
                 _flat_ctf(slot, turns, u, v, start, n, mixed)
             _model(mixed, tables, weight[weight_row[p, t]], shifts[p, t], start, n, d)
             _extra(mixed, kinds, rows, start, n, d)
-            _products(d, lanes, result)
+            _products(d, lanes)
+            if start // BLOCK % BLOCKS == BLOCKS - 1 or start + BLOCK >= n_samples[t]:
+                _settle(lanes, result)
