@@ -41,6 +41,23 @@ def certificates(
     """What connections to other machines are encrypted with."""
 
 
+def memory(
+    memory_per_worker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What a worker may use, such as 4GiB; images that exceed it are read from scratch files, block by "
+            "block [default: its share of the machine or of the job].",
+        ),
+    ] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="For those files: a local disk [default: the system's temporary directory]."),
+    ] = None,
+) -> None:
+    """What a worker may use; none of it changes the result."""
+
+
 def placement(
     engine: o.Engine = None,
     scheduler_file: SchedulerFile = None,
@@ -64,18 +81,6 @@ def placement(
             help="Address of this machine at which others may join (mpr-dist worker), with TLS; for local and cuda "
             "[default: this machine alone]."
         ),
-    ] = None,
-    memory_per_worker: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="What a worker may use, such as 4GiB; images that exceed it are read from scratch files, block by "
-            "block [default: its share of the machine or of the job].",
-        ),
-    ] = None,
-    scratch: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="For those files: a local disk [default: the system's temporary directory]."),
     ] = None,
 ) -> None:
     """Engine and number of workers; none of it changes the result."""

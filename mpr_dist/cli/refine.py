@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mpr_dist.cli import options as o
-from mpr_dist.cli.engine_options import certificates, engine_asked, placement
+from mpr_dist.cli.engine_options import certificates, engine_asked, memory, placement
 from mpr_dist.cli.refine_options import refinement, settings_asked
 from mpr_dist.cli.shared import with_options
 from mpr_dist.errors import InputError
@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=o.examples("mpr-dist reconstruct POP", "mpr-dist reconstruct POP --without TS_07"))(reconstruct)
 
 
-@with_options(refinement, placement, certificates)
+@with_options(refinement, placement, memory, certificates)
 def plan(
     context: typer.Context,
     directory: o.PopulationDir,
@@ -72,7 +72,7 @@ def plan(
     check_memory(planned, choice)
 
 
-@with_options(refinement, placement, certificates)
+@with_options(refinement, placement, memory, certificates)
 def refine(
     context: typer.Context,
     directory: o.PopulationDir,
@@ -99,7 +99,7 @@ def refine(
         _end(refine_population(directory, asked, choice, restart, max_failed))
 
 
-@with_options(placement, certificates)
+@with_options(placement, memory, certificates)
 def reconstruct(
     context: typer.Context,
     directory: o.PopulationDir,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mpr_dist.cli import options as o
-from mpr_dist.cli.engine_options import SchedulerFile, certificates
+from mpr_dist.cli.engine_options import SchedulerFile, certificates, memory
 from mpr_dist.cli.refine import FAILED_SERIES
 from mpr_dist.cli.refine_options import refinement, settings_asked
 from mpr_dist.cli.shared import with_options
@@ -72,7 +72,7 @@ def worker(
     raise typer.Exit(code)
 
 
-@with_options(refinement)
+@with_options(refinement, memory)
 def batch(
     context: typer.Context,
     directory: o.PopulationDir,
@@ -88,7 +88,8 @@ def batch(
     """
     from mpr_dist.workflow.launch import batch_population
 
-    share = batch_population(directory, settings_asked(context), index, of, threads or 1)
+    may_use = (context.params["memory_per_worker"], context.params["scratch"])
+    share = batch_population(directory, settings_asked(context), index, of, threads or 1, *may_use)
     o.say(f"  {name}: LEFT OUT: {reason}" for name, reason in sorted(share.failed.items()))
     o.say([f"iteration {share.iteration:03d}, share {index} of {of}: {len(share.done)} series done"])
     if share.failed:

@@ -108,16 +108,29 @@ def _outcome(population: Population, before: int) -> Outcome:
     return Outcome(population, before + 1, failed)
 
 
-def batch_population(path: Path, settings: RefineSettings, index: int, of: int, threads: int) -> Share:
-    """One share of the next iteration in this process; see ``share.run_share``."""
+def batch_population(
+    path: Path,
+    settings: RefineSettings,
+    index: int,
+    of: int,
+    threads: int,
+    memory_per_worker: str | None = None,
+    scratch: Path | None = None,
+) -> Share:
+    """One share of the next iteration in this process; see ``share.run_share``. Memory is by default all there is.
+
+    Raises InputError when it does not suffice, and all that ``run_share`` does.
+    """
     from mpr_dist.workflow.physics import Physics
 
+    engine = EngineChoice("inline", memory_per_worker=memory_per_worker, scratch=scratch)
+    planned = plan_population(path, settings, engine)
+    check_memory(planned, engine)
+    resources = Resources(planned.memory_bytes, scratch)
     os.environ.update(thread_environment(threads))
     console = Console()
     try:
-        return run_share(
-            path, Physics(resources=Resources(available_memory())), RunSettings(settings), index, of, (console,)
-        )
+        return run_share(path, Physics(resources=resources), RunSettings(settings), index, of, (console,))
     finally:
         console.close()
 

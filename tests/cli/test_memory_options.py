@@ -10,8 +10,8 @@ def test_too_little_memory_is_refused_with_advice(project, mpr, add_source, add_
     assert add_species(project.files.root).code == 0
     pop = tmp_path / "pop"
     assert mpr("plan", pop, *CHOICE, "--memory-per-worker", "4GiB", "--scratch", tmp_path).code == 0
-    for command in ("plan", "refine"):
-        refused = mpr(command, pop, *CHOICE, "--memory-per-worker", "100MiB")
+    for command in (("plan", *CHOICE), ("refine", *CHOICE), ("batch", *CHOICE[:-2], "--index", "1", "--of", "1")):
+        refused = mpr(command[0], pop, *command[1:], "--memory-per-worker", "100MiB")
         assert refused.code == 2
         assert refused.is_one_line()
         assert "give more --memory-per-worker, or use a smaller box" in refused.err
