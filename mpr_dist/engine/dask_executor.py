@@ -11,6 +11,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from mpr_dist.engine.executor import TASK_ERRORS, Done, R, T, WorkerDied
@@ -86,6 +87,14 @@ class DaskExecutor:
     def address(self) -> str:
         """Where other workers can join."""
         return str(self._client.scheduler_info(n_workers=-1)["address"])
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of Dask's pages, which show every task and worker live; None where bokeh is not installed."""
+        if find_spec("bokeh") is None:
+            return None
+        link = self._client.dashboard_link
+        return str(link) if link else None
 
     def map_unordered(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Done[T, R]]:
         suspects: list[T] = []

@@ -190,6 +190,8 @@ class _Publisher:
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted) and isinstance(self._executor, DaskExecutor):
             publish_connection(self._path, Connection(self._executor.address, self._executor.tls))
+            if self._executor.dashboard:
+                self._console(Message(f"Dask's dashboard, for this machine alone: {self._executor.dashboard}"))
             if not self._executor.joined:
                 text = (
                     f"no worker has joined yet; work begins with the first one (mpr-dist worker {self._path} adds some)"

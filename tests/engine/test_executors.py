@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -33,6 +34,15 @@ def executor(request: pytest.FixtureRequest) -> Executor:
 def test_every_item_once(executor: Executor) -> None:
     done = list(executor.map_unordered(tasks.square, range(20)))
     assert sorted((d.item, d.unwrap()) for d in done) == [(i, i * i) for i in range(20)]
+
+
+def test_the_dashboard_is_there(local: LocalExecutor) -> None:
+    """Dask's page of tasks, on loopback; it needs bokeh, which is an extra."""
+    pytest.importorskip("bokeh")
+    assert local.dashboard is not None
+    assert local.dashboard.startswith("http://127.0.0.1:")
+    with urlopen(local.dashboard, timeout=30) as page:
+        assert b"Task Stream" in page.read()
 
 
 def test_no_items_no_results(executor: Executor) -> None:
