@@ -44,10 +44,10 @@ def test_masked_tilts_are_counted(own_project, pop):
     for tilt in (0, 3, 4):
         write_mask(own_project, tilt, a_mask())
     lines = add_warp_source(pop, request(own_project)).lines
-    assert "  masks: 3 tilts of 1 series have dirt masked, which is filled in" in lines
+    assert "Masks: 3 tilts of 1 series have dirt masked, which is filled in." in lines[1]
     few = create_population(pop.parent / "few", "test").path
     lines = add_warp_source(few, request(own_project, max_tilts=1)).lines  # tilt 3, of zero dose
-    assert "  masks: 1 tilts of 1 series have dirt masked, which is filled in" in lines
+    assert "Masks: 1 tilts of 1 series have dirt masked, which is filled in." in lines[1]
 
 
 def test_without_masks_nothing_is_said(own_project, pop):
