@@ -11,13 +11,15 @@ from mpr_dist.cli.options import PopulationDir, examples, say
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=examples("mpr-dist export pop --to relion5 relion-project"))(export)
+    app.command(
+        epilog=examples("mpr-dist export pop --to relion5 relion-project", "mpr-dist export pop --to m m-project")
+    )(export)
 
 
 def export(
     directory: PopulationDir,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New or empty folder.")],
-    to: Annotated[str, typer.Option(help="The program that shall read it: relion5.")],
+    to: Annotated[str, typer.Option(help="The program that shall read it: relion5, m, warp.")],
     iteration: Annotated[int | None, typer.Option(help="Which iteration [default: the one in force].")] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")] = False,
 ) -> None:

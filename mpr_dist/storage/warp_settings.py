@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import InputError, SeriesError
+from mpr_dist.storage.atomic import write_atomically
 from mpr_dist.storage.star import read_blocks
-from mpr_dist.storage.warp_values import WarpFile
+from mpr_dist.storage.warp_values import WarpFile, append, serialise
 from mpr_dist.storage.warp_xml import is_tilt_series
 from mpr_dist.units import F64
 
@@ -108,6 +109,24 @@ def read_settings(path: Path) -> WarpSettings:
         volume_px=(int(dimensions[0]), int(dimensions[1]), int(dimensions[2])),
         extension=extension,
     )
+
+
+def move_settings(template: Path, path: Path, data_folder: str, processing_folder: str) -> None:
+    """Write a copy of a .settings file with other folders; all else stays as it is.
+
+    Raises:
+        InputError: the template cannot be read, or the copy cannot be written.
+    """
+    file = WarpFile.parse(template, InputError, ("Settings",))
+    group = file.find("Import")
+    if group is None:
+        raise file.fail("<Import>", "is missing; is this a .settings file?")
+    for name, value in (("DataFolder", data_folder), ("ProcessingFolder", processing_folder)):
+        param = file.param(group, name)
+        if param is None:
+            param = append(group, "Param", {"Name": name, "Value": ""})
+        param.set("Value", value)
+    write_atomically(path, serialise(file.root))
 
 
 def _folder(settings: Path, text: str | None) -> Path:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mpr_dist.errors import InputError
+from mpr_dist.workflow.export_m import export_m
 from mpr_dist.workflow.export_relion import export_relion5
 from mpr_dist.workflow.export_request import ExportRequest, ExportSummary
+from mpr_dist.workflow.export_warp import export_warp
 
-TARGETS: dict[str, Callable[[ExportRequest], ExportSummary]] = {"relion5": export_relion5}
+TARGETS: dict[str, Callable[[ExportRequest], ExportSummary]] = {
+    "relion5": export_relion5,
+    "m": export_m,
+    "warp": export_warp,
+}
 
 
 def export(request: ExportRequest, target: str) -> ExportSummary:

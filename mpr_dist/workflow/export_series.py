@@ -1,0 +1,96 @@
+"""Tilt series leave for Warp and M: their XML files as an iteration has them, in a folder of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mpr_dist.errors import SeriesError
+from mpr_dist.imaging.geometry import project
+from mpr_dist.model.population import Population, SeriesEntry, SeriesFiles, Source
+from mpr_dist.model.pose import Particles
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.storage.atomic import write_atomically
+from mpr_dist.storage.poses import read_poses
+from mpr_dist.storage.publish import disk
+from mpr_dist.storage.warp_values import WarpFile, number_text, serialise
+from mpr_dist.storage.warp_xml import read_tilt_series
+from mpr_dist.workflow.export_state import series_at
+
+
+@dataclass(frozen=True)
+class ExportedSeries:
+    """Attributes:
+    weight, bfactor: of the whole series, as text.
+    data: folder where the paths of its movies start.
+    movies: their paths, tilt by tilt; empty when the XML names none.
+    rigid_error_A: how far from ours Warp and M predict its particles on average, because their stage moves none.
+    """
+
+    name: str
+    weight: str
+    bfactor: str
+    data: Path
+    movies: tuple[Path, ...]
+    rigid_error_A: float = 0.0
+
+
+def export_series(population: Population, source: Source, iteration: int, folder: Path) -> tuple[ExportedSeries, ...]:
+    """Write the XML of every series of a source into ``folder``, which is made.
+
+    The files name their data where they lie now: only DataDirectory changes, and what was refined.
+
+    Raises:
+        SeriesError: an XML cannot be read.
+        InputError: the folder cannot be written.
+    """
+    disk().mkdir(folder)
+    return tuple(_export_one(source, e, series_at(population, e.name, iteration), folder) for e in source.series)
+
+
+def _export_one(source: Source, entry: SeriesEntry, files: SeriesFiles, folder: Path) -> ExportedSeries:
+    file = WarpFile.parse(files.xml, SeriesError, ("TiltSeries",))
+    given = entry.xml.parent / file.root.get("DataDirectory", "").strip().replace("\\", "/")
+    data = (given if given.is_dir() else entry.xml.parent).resolve()
+    file.root.set("DataDirectory", str(data))
+    write_atomically(folder / f"{entry.name}.xml", serialise(file.root))
+    series = read_tilt_series(
+        files.xml,
+        volume_size_A=[n * source.pixel_size_A for n in source.volume_size_px],
+        processing_folder=entry.xml.parent,
+    )
+    movies = file.find("MoviePath")
+    lines = (movies.text or "").strip().splitlines() if movies is not None else []
+    return ExportedSeries(
+        entry.name,
+        number_text(series.weights.series_weight),
+        number_text(series.weights.series_bfactor),
+        data,
+        tuple(data / line.strip().replace("\\", "/") for line in lines),
+        _rigid_error_A(series, list(read_poses(files.poses).values())),
+    )
+
+
+def rigid_note(series: Sequence[ExportedSeries]) -> list[str]:
+    """What a reader should know where the stage is rigid; nothing where it is not."""
+    worst = max((one.rigid_error_A for one in series), default=0.0)
+    if worst == 0:
+        return []
+    return [
+        "stages were refined as rigid, but those of Warp and M turn particles without moving them: they predict "
+        f"positions up to {worst:.2f} A (rms of a series) from ours"
+    ]
+
+
+def _rigid_error_A(series: TiltSeries, species: Sequence[Particles]) -> float:
+    """Root mean square over all particles and tilts."""
+    if not series.is_stage_rigid or not species:
+        return 0.0
+    if not series.image_size_A.all():
+        series = replace(series, image_size_A=np.ones(2))  # only moves the origin, unless there is an image warp
+    loose = replace(series, is_stage_rigid=False)
+    difference = [project(series, each).xy_A - project(loose, each).xy_A for each in species]
+    return float(np.sqrt(np.mean(np.concatenate([d.reshape(-1, 2) for d in difference]) ** 2) * 2))

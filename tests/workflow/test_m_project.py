@@ -1,0 +1,179 @@
+"""Projects of M and of Warp come in and leave again: nothing is lost, and nothing that is not ours changes."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from m_project import HASH, NAME, SAMPLES, SOURCE_GUID, SPECIES_GUID, MProject, copy_of, make_m_project
+
+from mpr_dist.errors import InputError
+from mpr_dist.imaging.geometry import project as project_series
+from mpr_dist.maths.rotations import euler_to_matrix
+from mpr_dist.storage.m_project import read_m_population
+from mpr_dist.storage.m_table import continuous
+from mpr_dist.storage.population import load_population
+from mpr_dist.storage.poses import read_poses
+from mpr_dist.storage.relion import read_particles
+from mpr_dist.storage.star import read_blocks
+from mpr_dist.storage.warp_settings import read_settings
+from mpr_dist.storage.warp_xml import read_tilt_series
+from mpr_dist.workflow.export import export
+from mpr_dist.workflow.export_request import ExportRequest
+from mpr_dist.workflow.import_m import MImportSummary, import_m
+from mpr_dist.workflow.import_simulated import import_simulated
+
+
+@pytest.fixture
+def m(project, tmp_path) -> MProject:
+    return make_m_project(copy_of(project, tmp_path), project)
+
+
+def params(path: Path) -> dict[str, str]:
+    root = ET.fromstring(path.read_bytes())
+    return {p.get("Name", ""): p.get("Value", "") for p in root.findall("Param")}
+
+
+def elements(path: Path) -> list[tuple[str, dict[str, str], str]]:
+    """All of an XML file but indentation."""
+    root = ET.fromstring(path.read_bytes())
+    return [(e.tag, dict(e.attrib), (e.text or "").strip()) for e in root.iter()]
+
+
+def test_m_project_is_taken_over(m, tmp_path, digests):
+    """Series by hash, trajectories with every sample, symmetry, diameter, half-maps; the missing series is named."""
+    before = digests(m.population.parent)
+    summary = import_m(tmp_path / "pop", m.population)
+    assert digests(m.population.parent) == before
+    population = load_population(tmp_path / "pop")
+    assert population.name == "my_apoferritin"
+    assert [s.name for s in population.sources] == ["grid_1"]
+    assert [e.name for _, e in population.series] == [NAME]
+    (species,) = population.species
+    assert (species.species.symmetry, species.species.diameter_A, species.particles_in(NAME)) == ("O", 128.0, 8)
+    poses = read_poses(population.files(0).series(NAME).poses)["phantom"]
+    assert poses.n_samples == SAMPLES
+    np.testing.assert_allclose(poses.position_A, m.position_A, atol=1e-5)
+    np.testing.assert_allclose(poses.angles_deg, m.angles_deg, atol=1e-5)
+    _check_told(summary)
+
+
+def _check_told(summary: MImportSummary) -> None:
+    text = "\n".join(summary.lines)
+    assert "TS_99: LEFT OUT" in text
+    assert "8 particles linked by wrpSourceHash, 0 by wrpSourceName" in text
+    assert "refine with --ewald reversed" in text
+    assert f"trajectories of M, {SAMPLES} samples" in text
+    assert text.endswith("--iterations 2 --image-warp 6x4 --particles --aberrations 3")
+    reading = summary.record()["species"][0]["reading"]
+    assert reading["names"] in text
+    assert json.loads(json.dumps(summary.record())) == summary.record()
+
+
+def test_there_and_back(m, project, tmp_path):
+    """M -> ours -> M: tables and XML say the same, what is not ours is as it was, and ours reads the result again."""
+    import_m(tmp_path / "pop", m.population)
+    summary = export(ExportRequest(tmp_path / "pop", tmp_path / "out"), "m")
+    back = read_m_population(tmp_path / "out" / "my_apoferritin.population")
+    assert [s.guid for s in back.sources] == [SOURCE_GUID]
+    assert [s.guid for s in back.species] == [SPECIES_GUID]
+    assert back.name == "my apoferritin"
+    assert back.options == read_m_population(m.population).options
+    assert back.sources[0].hashes == {NAME: HASH}
+    assert params(back.sources[0].path) == params(m.source)
+    assert params(back.species[0].path) == params(m.species)
+    assert 'Later="kept"' in back.sources[0].path.read_text()
+    old, new = (read_blocks(path)[""] for path in (m.table, back.species[0].beside("particles.star")))
+    assert list(new.columns) == list(old.columns)
+    for name in old.columns:
+        if old[name].dtype.kind == "f":
+            np.testing.assert_allclose(new[name], old[name], atol=1e-5)
+        elif name != "wrpSourceName":
+            assert new[name].tolist() == old[name].tolist(), name
+    assert set(new["wrpSourceName"]) == {f"{NAME}.tomostar"}
+    assert summary.table["without_hash"] == []
+    _check_series(m.source.with_name(f"{NAME}.xml"), back.sources[0].xml(NAME), project, m)
+    again = import_m(tmp_path / "again", back.path)
+    assert sum(n for _, n in again.population.species[0].particles) == 8
+
+
+def _check_series(before: Path, after: Path, project, m: MProject) -> None:
+    """Elements are the same; positions agree to 1e-3 A, defocus to 0.1 A, images are found."""
+    old, new = elements(before), elements(after)
+    assert old[0][1].keys() == new[0][1].keys()
+    assert {k for k in old[0][1] if old[0][1][k] != new[0][1][k]} == {"DataDirectory"}
+    assert old[1:] == new[1:]
+    series = [read_tilt_series(path, volume_size_A=project.series[NAME].volume_size_A) for path in (before, after)]
+    assert all(path.exists() for path in series[1].image_paths)
+    poses = [
+        read_particles(m.table),
+        read_particles(after.parents[1] / "species/phantom_22222222/phantom_particles.star"),
+    ]
+    seen = [
+        project_series(s, project.particles[NAME].__class__(p.position_A, p.angles_deg, p.half, np.arange(8)))
+        for s, p in zip(series, poses, strict=True)
+    ]
+    assert np.abs(seen[0].xy_A - seen[1].xy_A).max() < 1e-3
+    assert np.abs(seen[0].defocus_um - seen[1].defocus_um).max() < 1e-5
+    assert np.abs(euler_to_matrix(poses[0].angles_deg) - euler_to_matrix(poses[1].angles_deg)).max() < np.deg2rad(1e-4)
+
+
+def test_export_without_hashes_says_what_m_needs(project, tmp_path):
+    """A Warp project has no hashes: the series, the movie and the command that helps are named."""
+    import_simulated(tmp_path / "pop", project, "small")
+    summary = export(ExportRequest(tmp_path / "pop", tmp_path / "out"), "m")
+    text = "\n".join(summary.lines)
+    assert "M WILL NEED: 1 series have no hash of their raw data (TS_01)" in text
+    assert "MTools create_source" in text
+    made = read_m_population(tmp_path / "out" / "small.population")
+    table = read_blocks(made.species[0].beside("particles.star"))[""]
+    assert set(table["wrpSourceHash"]) == {"null"}
+    assert made.species[0].symmetry == "O"
+    settings = read_settings(project.files.settings)
+    assert (made.sources[0].pixel_size_A, made.sources[0].volume_px) == (settings.pixel_size_A, settings.volume_px)
+
+
+def test_warp_there_and_back(project, tmp_path):
+    """Warp -> ours -> Warp: settings but for folders, XML, and the particles in the pixel they came in."""
+    import_simulated(tmp_path / "pop", project, "small")
+    export(ExportRequest(tmp_path / "pop", tmp_path / "out"), "warp")
+    old, new = read_settings(project.files.settings), read_settings(tmp_path / "out" / "simulated.settings")
+    assert (old.pixel_size_A, old.volume_px, old.bin_times) == (new.pixel_size_A, new.volume_px, new.bin_times)
+    assert new.data_folder.resolve() == old.data_folder.resolve()
+    assert new.processing_folder == tmp_path / "out" / "simulated"
+    before, after = elements(project.files.xml(NAME)), elements(new.processing_folder / f"{NAME}.xml")
+    assert before[1:] == after[1:]
+    table, path = read_particles(project.files.run_data), tmp_path / "out" / "phantom_particles.star"
+    written = read_particles(path)
+    assert np.abs(table.position_A - written.position_A).max() < 1e-3
+    assert np.abs(euler_to_matrix(table.angles_deg) - euler_to_matrix(written.angles_deg)).max() < np.deg2rad(1e-4)
+    assert written.half.tolist() == table.half.tolist()
+    assert "rlnDetectorPixelSize" in written.reading.positions or "rlnImagePixelSize" in written.reading.positions
+    assert set(table.columns) - set(written.columns) == {f"rlnOrigin{axis}Angst" for axis in "XYZ"}
+
+
+def test_broken_projects_are_refused(m, tmp_path):
+    """A GUID that does not fit, as M does; nothing is left behind, so that the same command works when it is mended."""
+    text = m.population.read_text("utf-8")
+    m.population.write_text(text.replace(SPECIES_GUID, SOURCE_GUID), "utf-8")
+    with pytest.raises(InputError, match=r"phantom\.species: GUID: is 2222"):
+        import_m(tmp_path / "pop", m.population)
+    m.population.write_text(text, "utf-8")
+    table = m.table.read_text()
+    m.table.write_text(table.replace("data_", "data_\nnonsense"))
+    with pytest.raises(InputError, match="no species can be used"):
+        import_m(tmp_path / "pop", m.population)
+    assert not (tmp_path / "pop").exists()
+    m.table.write_text(table)
+    assert import_m(tmp_path / "pop", m.population).species
+
+
+def test_angles_have_no_jumps():
+    """M interpolates every Euler angle by itself: the same rotations, but the path between samples is short."""
+    angles = np.array([[[170.0, 5.0, -175.0], [-178.0, 4.0, 178.0], [8.0, -3.0, -3.0]]])
+    smooth = continuous(angles)
+    assert np.abs(np.diff(smooth, axis=1)).max() < 15
+    np.testing.assert_allclose(euler_to_matrix(smooth), euler_to_matrix(angles), atol=1e-12)
