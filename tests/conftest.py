@@ -7,14 +7,29 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
+if TYPE_CHECKING:  # tests of the kernels run where most of what the workflow needs is not installed
+    from mpr_dist.workflow.simulate import SimulatedProject
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests that take minutes as well")
+    parser.addoption(
+        "--device",
+        choices=("cpu", "gpu"),
+        default="cpu",
+        help="what tests/gpu computes on: a card that is none, compiled by g++ (cpu), or one with cupy (gpu)",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With -n all tests of a file run in one process, unless --dist says otherwise. A bare machine has no xdist."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "loadfile"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -39,6 +54,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> SimulatedProject:
     """The simulated fixture: one series of eight particles. Made once per process; tests only read it."""
+    from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
+
     return simulate_project(tmp_path_factory.mktemp("project") / "fixture", SimulateSettings.fixture())
 
 

@@ -1,0 +1,196 @@
+"""The one door to cupy: where arrays live and what computes with them, the host or a card.
+
+A ``Device`` holds the array module (numpy or cupy), its Fourier transforms and the few things that both do under
+different names. Code that takes a device runs on either; nothing touches a card before ``open_device("gpu")``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.linalg
+
+from mpr_dist.errors import InputError
+
+DEVICES = ("cpu", "gpu")
+# of a card's memory: what workers may share among them; the rest is for the driver and for contexts
+SHARED = 0.92
+# of what is free when a worker opens the card: others may be about to take some
+TAKEN = 0.9
+LinAlgError = np.linalg.LinAlgError
+
+
+class Device:
+    """The host: numpy and scipy.
+
+    Attributes:
+        xp, fft: array module, and its Fourier transforms under scipy's names.
+        real: type of tilt images while they are filtered; cards are slow at float64.
+    """
+
+    name = "cpu"
+    is_card = False
+    xp: Any = np
+    fft: Any = scipy.fft
+    real: type[np.floating[Any]] = np.float64
+
+    def put(self, values: Any, dtype: Any = None) -> Any:
+        """Values as a contiguous array of this device; what is one already stays as it is."""
+        return np.asarray(values, dtype, order="C")
+
+    def take(self, values: Any) -> Any:
+        """An array of this device, on the host."""
+        return np.asarray(values)
+
+    def resident(self, values: Any) -> Any:
+        """The same as ``put`` for a large array that does not change: kept until ``release``. None: no room for it."""
+        return values
+
+    def room_bytes(self) -> int:
+        """What may still be allocated."""
+        return 1 << 62
+
+    def release(self) -> None:
+        """Give back what is not in use."""
+
+    def factorised(self, matrix: Any) -> Callable[[Any], Any]:
+        """Solver of a symmetric positive definite system; LinAlgError if it is none."""
+        factor = scipy.linalg.cho_factor(matrix, lower=True)
+        return lambda right: np.asarray(scipy.linalg.cho_solve(factor, right))
+
+    def launch(self, kernel: Kernel, blocks: Sequence[int], arguments: Sequence[Any]) -> None:
+        """Run a kernel; the host has none of these: it has their numba twins."""
+        raise NotImplementedError(f"{kernel.entry} is a kernel for cards")
+
+
+class Kernel:
+    """CUDA C++ text and one function in it, with the macros it is compiled with; the same one is compiled once."""
+
+    def __init__(self, text: str, entry: str, threads: int, macros: Mapping[str, int] | None = None) -> None:
+        self.text, self.entry, self.threads = text, entry, threads
+        self.options = ("-std=c++17", *(f"-D{name}={value}" for name, value in sorted((macros or {}).items())))
+
+
+HOST = Device()
+
+
+class Card(Device):
+    """One NVIDIA card through cupy, the first that CUDA_VISIBLE_DEVICES names.
+
+    ``workers`` processes share its memory; each keeps to its part.
+    """
+
+    name = "gpu"
+    is_card = True
+    real = np.float32
+
+    def __init__(self, workers: int = 1) -> None:
+        import cupy
+        import cupyx
+        import cupyx.scipy.fft
+        import cupyx.scipy.linalg
+
+        self.xp, self.fft, self._cupyx = cupy, cupyx.scipy.fft, cupyx
+        free, total = cupy.cuda.runtime.memGetInfo()
+        self.limit_bytes = int(min(SHARED * total / workers, TAKEN * free))
+        self._pool = cupy.get_default_memory_pool()
+        self._pool.set_limit(size=self.limit_bytes)
+        self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self._residents: dict[int, tuple[Any, Any]] = {}
+
+    def put(self, values: Any, dtype: Any = None) -> Any:
+        return self.xp.asarray(values, dtype, order="C")
+
+    def take(self, values: Any) -> Any:
+        return self.xp.asnumpy(values)
+
+    def resident(self, values: Any) -> Any:
+        known = self._residents.get(id(values))
+        if known is None:
+            if 2 * values.nbytes > self.room_bytes():
+                return None
+            # the host's array is kept as well: its id belongs to it while it lives
+            known = self._residents[id(values)] = values, self.put(values)
+        return known[1]
+
+    def room_bytes(self) -> int:
+        return max(0, self.limit_bytes - int(self._pool.used_bytes()))
+
+    def release(self) -> None:
+        self._residents.clear()
+        self.xp.fft.config.get_plan_cache().clear()
+        self._pool.free_all_blocks()
+
+    def factorised(self, matrix: Any) -> Callable[[Any], Any]:
+        triangular = self._cupyx.scipy.linalg.solve_triangular
+        with self._cupyx.errstate(linalg="raise"):
+            factor = self.xp.linalg.cholesky(matrix)
+
+        def solve(right: Any) -> Any:
+            below = triangular(factor, right, lower=True)
+            return triangular(factor, below, lower=True, trans=1)
+
+        return solve
+
+    def launch(self, kernel: Kernel, blocks: Sequence[int], arguments: Sequence[Any]) -> None:
+        if 0 in blocks:
+            return
+        key = kernel.text, kernel.options
+        if key not in self._modules:
+            self._modules[key] = self.xp.RawModule(code=kernel.text, options=kernel.options)
+        self._modules[key].get_function(kernel.entry)(tuple(blocks), (kernel.threads,), tuple(arguments))
+
+
+def why_no_card() -> str | None:
+    """What is missing for computing on a card, in the user's words; None if nothing is. No card is touched."""
+    if importlib.util.find_spec("cupy") is None:
+        return "the package cupy is missing: pip install 'mpr_dist[cuda12]' (CUDA 12) or 'mpr_dist[cuda13]'"
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return "CUDA_VISIBLE_DEVICES is empty, which hides all cards"
+    import cupy
+
+    if not cupy.cuda.is_available():
+        return "no NVIDIA card or driver was found (see nvidia-smi)"
+    return None
+
+
+@lru_cache(maxsize=2)
+def open_device(name: str, workers: int = 1) -> Device:
+    """The device of this process: "cpu", or "gpu" of which ``workers`` processes have a share each.
+
+    Raises:
+        InputError: there is no such device; one line that says what is missing.
+    """
+    if name not in DEVICES:
+        raise InputError(f"device {name!r} is not known; there are {', '.join(DEVICES)}")
+    if name == "cpu":
+        return HOST
+    missing = why_no_card()
+    if missing is not None:
+        raise InputError(f"--device gpu: {missing}; there is --device cpu")
+    return Card(workers)
+
+
+def in_blocks(device: Device, count: int, size: int, work: Callable[[slice], None]) -> None:
+    """``work`` on 0..count in pieces of at most ``size``; a piece that runs out of memory is halved and tried again.
+
+    Work that fails must leave nothing behind. Raises MemoryError when not even one fits.
+    """
+    start = 0
+    while start < count:
+        part = slice(start, min(start + max(1, size), count))
+        try:
+            work(part)
+        except MemoryError:
+            if part.stop - part.start == 1:
+                raise
+            device.release()
+            size = (part.stop - part.start) // 2
+            continue
+        start = part.stop

@@ -1,0 +1,190 @@
+"""A card that is none: the CUDA text of the kernels, compiled by g++, on arrays that do not mix with the host's.
+
+The arrays are numpy's, but as strict as cupy's: a function that gets some of them and some of numpy's is an error, and
+so is taking one for an array of the host. So the way of data between host and card is tested without a card.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.linalg
+
+from mpr_dist.arrays import Device, Kernel
+
+HERE = Path(__file__).parent
+
+
+class StrictArray(np.ndarray):
+    """An array of the pretended card."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):  # type: ignore[no-untyped-def]
+        plain = [_plain(value) for value in inputs]
+        if out is not None:
+            keywords["out"] = tuple(_plain(value) for value in out)
+        found = getattr(ufunc, method)(*plain, **keywords)
+        return out[0] if out is not None and len(out) == 1 else _strict(found)
+
+    def __array_function__(self, function, types, arguments, keywords):  # type: ignore[no-untyped-def]
+        return _strict(function(*_plain(arguments), **_plain(keywords)))
+
+    def __getitem__(self, place):  # type: ignore[no-untyped-def]
+        return _strict(self.view(np.ndarray)[_plain(place)])
+
+    def __setitem__(self, place, values):  # type: ignore[no-untyped-def]
+        self.view(np.ndarray)[_plain(place)] = _plain(values)
+
+    def __float__(self) -> float:
+        return float(self.view(np.ndarray))
+
+
+def _plain(value: Any) -> Any:
+    """The same for numpy; an array of the host among the arguments is what cupy refuses."""
+    if isinstance(value, StrictArray):
+        return value.view(np.ndarray)
+    if isinstance(value, np.ndarray):
+        raise TypeError("an array of the host where one of the card is needed: put() is missing")
+    if isinstance(value, tuple | list):
+        return type(value)(_plain(each) for each in value)
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.view(StrictArray)
+    # as with cupy, sums and single elements stay on the card
+    if isinstance(value, np.generic):
+        return np.asarray(value).view(StrictArray)
+    if isinstance(value, tuple | list):
+        return type(value)(_strict(each) for each in value)
+    return value
+
+
+class StrictModule:
+    """numpy, or a part of it, for arrays of the pretended card alone."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        if isinstance(found, type) or not callable(found):
+            return StrictModule(found) if type(found).__name__ == "module" else found
+        return lambda *a, **k: _strict(found(*_plain(a), **_plain(k)))
+
+
+class ShimCard(Device):
+    """What ``Card`` is for cupy.
+
+    Attributes:
+        backward: threads run last to first; order: of the blocks of a launch, from their number.
+        refusals: so many launches still fail, as if memory had run out.
+        room: bytes that may still be allocated, as it says; nothing is counted.
+    """
+
+    name = "shim"
+    is_card = True
+    real = np.float32
+    xp = StrictModule(np)
+    fft = StrictModule(scipy.fft)
+
+    def __init__(self, backward: bool = False, order: Callable[[int], Sequence[int]] = range) -> None:
+        self.backward, self.order = backward, order
+        self.refusals, self.room = 0, 1 << 31
+
+    def put(self, values: Any, dtype: Any = None) -> Any:
+        if isinstance(values, StrictArray):
+            return _strict(np.asarray(_plain(values), dtype, order="C"))
+        return np.array(values, dtype, order="C").view(StrictArray)
+
+    def take(self, values: Any) -> Any:
+        return np.array(_plain(values))
+
+    def resident(self, values: Any) -> Any:
+        return self.put(values)
+
+    def room_bytes(self) -> int:
+        return self.room
+
+    def factorised(self, matrix: Any) -> Callable[[Any], Any]:
+        factor = scipy.linalg.cho_factor(_plain(matrix), lower=True)
+        return lambda right: _strict(scipy.linalg.cho_solve(factor, _plain(right)))
+
+    def launch(self, kernel: Kernel, blocks: Sequence[int], arguments: Sequence[Any]) -> None:
+        if 0 in blocks:
+            return
+        if self.refusals:
+            self.refusals -= 1
+            raise MemoryError
+        call = getattr(library(kernel.text, kernel.entry, kernel.options), f"run_{kernel.entry}")
+        width, height, depth = (*blocks, 1, 1)[:3]
+        order = np.array(list(self.order(width * height * depth)), np.uint32)
+        sizes = (ctypes.c_uint(n) for n in (width, height, len(order), kernel.threads, self.backward))
+        call(order.ctypes.data_as(ctypes.c_void_p), *sizes, *(_argument(value) for value in arguments))
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, StrictArray):
+        assert value.flags.c_contiguous
+        return value.ctypes.data_as(ctypes.c_void_p)
+    if isinstance(value, np.uint32):
+        return ctypes.c_uint(int(value))
+    if isinstance(value, np.float32):
+        return ctypes.c_float(float(value))
+    raise TypeError(f"a kernel cannot take {type(value)}")
+
+
+def has_compiler() -> bool:
+    return shutil.which("g++") is not None
+
+
+@cache
+def library(text: str, entry: str, options: tuple[str, ...]) -> ctypes.CDLL:
+    """The text and a launcher for one of its kernels as a shared library, kept in the temporary folder."""
+    source = f'#include "shim.h"\n{text}\n{_launcher(text, entry)}'
+    flags = ["-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wno-unknown-pragmas", f"-I{HERE}", *options]
+    with tempfile.TemporaryDirectory() as folder:
+        path, built = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+        path.write_text(source)
+        subprocess.run(["g++", *flags, str(path), "-o", str(built)], check=True)
+        return ctypes.CDLL(str(built))
+
+
+def _launcher(text: str, entry: str) -> str:
+    """A function that runs every block of a grid; its parameters follow from the kernel's declaration."""
+    declared = re.search(rf"__launch_bounds__\(THREADS\) {entry}\((.*?)\)\s*{{", re.sub(r"//[^\n]*", "", text), re.S)
+    assert declared is not None
+    parameters = [" ".join(part.split()) for part in declared[1].split(",")]
+    names = [re.findall(r"\w+", part)[-1] for part in parameters]
+    plain = [part.replace("__restrict__", "") for part in parameters]
+    kept = [part.strip().removesuffix(name) for part, name in zip(plain, names, strict=True)]
+    statics = "\n".join(f"static {kind} a_{name};" for kind, name in zip(kept, names, strict=True))
+    sets = " ".join(f"a_{name} = {name};" for name in names)
+    taken = ", ".join(f"{kind} {name}" for kind, name in zip(kept, names, strict=True))
+    call = ", ".join(f"a_{name}" for name in names)
+    return f"""
+{statics}
+extern "C" void run_{entry}(
+    const unsigned *l_order, unsigned l_width, unsigned l_height, unsigned l_blocks, unsigned l_threads,
+    unsigned l_backward, {taken}) {{
+    {sets}
+    shim::body = [] {{ {entry}({call}); }};
+    for (unsigned i = 0; i < l_blocks; i++) {{
+        const unsigned b = l_order[i];
+        shim::block = Index3{{b % l_width, b / l_width % l_height, b / l_width / l_height}};
+        shim::run_block(l_threads, l_backward);
+    }}
+}}
+"""
