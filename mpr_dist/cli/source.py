@@ -9,7 +9,7 @@ import typer
 
 from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
 
-app = group("Tilt series: add those of a Warp project, list them.")
+app = group("Tilt series: add those of a Warp project, list them, leave them out.")
 
 
 @app.command(
@@ -52,3 +52,25 @@ def list_(directory: PopulationDir) -> None:
     from mpr_dist.workflow.show import source_lines
 
     say(source_lines(load_population(directory)))
+
+
+Name = Annotated[str, typer.Argument(metavar="SOURCE", help="Name of the source.")]
+
+
+@app.command(epilog=examples("mpr-dist source remove pop grid1"))
+def remove(directory: PopulationDir, source: Name) -> None:
+    """Leave a source, and the particles in its tilt series, out of everything that follows.
+
+    No file is deleted, and finished iterations stay as they are; restore brings it back.
+    """
+    from mpr_dist.workflow.remove import remove_source
+
+    say(remove_source(directory, source))
+
+
+@app.command(epilog=examples("mpr-dist source restore pop grid1"))
+def restore(directory: PopulationDir, source: Name) -> None:
+    """Bring back a source that was removed, with the particles in it."""
+    from mpr_dist.workflow.remove import restore_source
+
+    say(restore_source(directory, source))

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from mpr_dist.cli import species_changes
 from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
 
-app = group("Kinds of particles: add one with its half-maps, mask and particle table, list them.")
+app = group("Kinds of particles: add one with its half-maps, mask and particle table, change it, list all.")
 
 
 @app.command(
@@ -41,6 +42,9 @@ def add(
     shift_pixel: Annotated[
         float | None, typer.Option(help="Pixel of the table's origins in A, instead of what it says.")
     ] = None,
+    temporal_samples: Annotated[
+        int | None, typer.Option(help="Samples of every particle's trajectory along the dose [default: the table's].")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Add a species, and tell how its coordinates, origins, angles, names and half-sets were understood.
@@ -51,7 +55,7 @@ def add(
 
     request = SpeciesRequest(
         name, half1, half2, mask, particles, diameter, symmetry, pixel_size, ignore_unmatched, coordinate_pixel,
-        shift_pixel,
+        shift_pixel, temporal_samples,
     )  # fmt: skip
     tell_import(add_species(directory, request), json)
 
@@ -63,3 +67,6 @@ def list_(directory: PopulationDir) -> None:
     from mpr_dist.workflow.show import species_lines
 
     say(species_lines(load_population(directory)))
+
+
+species_changes.register(app)

@@ -82,3 +82,45 @@ def rotations(symmetry: str) -> F64:
     if match[1] == "C":
         return cyclic
     return np.concatenate([cyclic, _snap(cyclic @ np.diag([1.0, -1.0, -1.0]))])
+
+
+def cosets(whole: str, part: str) -> F64:
+    """One rotation for each coset g H of the group ``part`` H in the group ``whole``: (n, 3, 3), identity first.
+
+    A particle with the symmetry of the whole, seen as one of the part, is so many particles A g. Raises InputError when
+    a rotation of the part is none of the whole.
+    """
+    group, subgroup = rotations(whole), rotations(part)
+    if not is_subset(subgroup, group):
+        raise InputError(
+            f"symmetry {part} is not contained in {whole}: some of its axes are none of {whole}'s (the axes are "
+            "RELION's); C1 always is"
+        )
+    found: list[F64] = []
+    for element in group:
+        if not any(_among(np.linalg.inv(known) @ element, subgroup) for known in found):
+            found.append(element)
+    return np.stack(found)
+
+
+def is_subset(some: F64, all_of: F64) -> bool:
+    """Whether every rotation of ``some`` (n, 3, 3) is one of ``all_of`` (m, 3, 3)."""
+    return all(_among(each, all_of) for each in some)
+
+
+def turned_group(symmetry: str, rotation: F64) -> str | None:
+    """Name of the point group of a map that was turned by ``rotation`` (3, 3); None if its axes have no name then."""
+    conjugate = rotation @ rotations(symmetry) @ np.asarray(rotation).T
+    name = symmetry.strip().upper()
+    others = ("I2", "I1", "I3", "I4") if name.startswith("I") else ()
+    # the name that it has, as long as that is right
+    return next((each for each in (name, *others) if is_subset(conjugate, rotations(each))), None)
+
+
+def fixed_part(symmetry: str, point: F64) -> F64:
+    """(3,) mean of a point over the group: the point itself if it lies on an axis that all rotations leave alone."""
+    return np.asarray((rotations(symmetry) @ np.asarray(point, np.float64)).mean(axis=0))
+
+
+def _among(matrix: F64, group: F64) -> bool:
+    return bool((np.abs(group - matrix).max(axis=(1, 2)) < 1e-6).any())

@@ -79,13 +79,18 @@ class SpeciesFiles:
 
 @dataclass(frozen=True)
 class Population:
-    """A project. ``iteration`` is the one in force: finished, and what the next starts from; 0 is what was imported."""
+    """A project. ``iteration`` is the one in force: finished, and what the next starts from; 0 is what was imported.
+
+    What was removed keeps its files and its name: finished iterations hold its results under it.
+    """
 
     name: str
     path: Path
     sources: tuple[Source, ...] = ()
     species: tuple[SpeciesFiles, ...] = ()
     iteration: int = 0
+    removed_sources: tuple[str, ...] = ()
+    removed_species: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _unique(f"population {self.name}: sources", [source.name for source in self.sources])
@@ -100,6 +105,15 @@ class Population:
 
     def particles_in(self, series: str) -> int:
         return sum(files.particles_in(series) for files in self.species)
+
+    def species_named(self, name: str) -> SpeciesFiles:
+        """Raises PopulationError when there is none."""
+        found = next((files for files in self.species if files.name == name), None)
+        if found is None:
+            there = ", ".join(files.name for files in self.species) or "none"
+            hint = "; it was removed: mpr-dist species restore" if name in self.removed_species else ""
+            raise PopulationError(f"{self.path} has no species {name!r}; it has {there}{hint}")
+        return found
 
     def files(self, iteration: int) -> IterationFiles:
         return IterationFiles(self.path / "iterations" / f"{iteration:03d}", iteration)

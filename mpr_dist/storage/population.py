@@ -39,10 +39,13 @@ def load_population(path: Path) -> Population:
     path = path.resolve()
     table = read_table(path / "population.toml")
     sources = tuple(_read_source(path, name) for name in _need(table, "sources", list, path / "population.toml"))
-    species = tuple(_read_species(path, name) for name in _need(table, "species", list, path / "population.toml"))
+    series = {entry.name for source in sources for entry in source.series}
+    named = _need(table, "species", list, path / "population.toml")
+    species = tuple(_only_in(_read_species(path, name), series) for name in named)
     name = _need(table, "name", str, path / "population.toml")
     iteration = _need(table, "iteration", int, path / "population.toml")
-    population = Population(name, path, sources, species, iteration)
+    removed = (tuple(str(name) for name in table.get(key, ())) for key in ("removed_sources", "removed_species"))
+    population = Population(name, path, sources, species, iteration, *removed)
     if iteration > 0 and not population.files(iteration).is_finished:
         raise PopulationError(
             f"{path / 'population.toml'}: iteration {iteration:03d} is said to be in force, but "
@@ -59,6 +62,8 @@ def save_population(population: Population) -> None:
         "sources": [source.name for source in population.sources],
         "species": [files.name for files in population.species],
     }
+    removed = {"removed_sources": population.removed_sources, "removed_species": population.removed_species}
+    table |= {key: list(names) for key, names in removed.items() if names}
     write_table(population.path / "population.toml", table)
 
 
@@ -94,6 +99,12 @@ def add_species(population: Population, files: SpeciesFiles) -> Population:
             f"species {files.name}: particles in tilt series that no source has: {', '.join(unknown[:5])}"
             f"{' ...' if len(unknown) > 5 else ''}; add their source first"
         )
+    _write_species(population.path, files)
+    save_population(grown)
+    return grown
+
+
+def _write_species(population: Path, files: SpeciesFiles) -> None:
     species = files.species
     table: Table = {
         "name": species.name,
@@ -104,10 +115,59 @@ def add_species(population: Population, files: SpeciesFiles) -> Population:
         "particles": {name: int(count) for name, count in files.particles},
     }
     if files.mask is not None:
-        table["mask"] = _store_path(population.path, files.mask)
-    write_table(population.path / "species" / species.name / "species.toml", table)
-    save_population(grown)
-    return grown
+        table["mask"] = _store_path(population, files.mask)
+    write_table(population / "species" / species.name / "species.toml", table)
+
+
+def set_mask(population: Population, name: str, mask: Path) -> Population:
+    """Let a species have another mask from now on; the file is there already."""
+    files = replace(_read_species(population.path, name), mask=mask)  # with the particles of removed sources, too
+    _write_species(population.path, files)
+    changed = tuple(replace(one, mask=mask) if one.name == name else one for one in population.species)
+    return replace(population, species=changed)
+
+
+def without_species(population: Population, *names: str) -> Population:
+    """The population when these species are removed; nothing is written."""
+    for name in names:
+        population.species_named(name)
+    kept = tuple(files for files in population.species if files.name not in names)
+    return replace(population, species=kept, removed_species=(*population.removed_species, *names))
+
+
+def without_source(population: Population, name: str) -> Population:
+    """The population when this source is removed, and no species has particles in it any more; nothing is written."""
+    if name not in [source.name for source in population.sources]:
+        there = ", ".join(source.name for source in population.sources) or "none"
+        raise PopulationError(f"{population.path} has no source {name!r}; it has {there}")
+    kept = tuple(source for source in population.sources if source.name != name)
+    series = {entry.name for source in kept for entry in source.series}
+    species = tuple(_only_in(files, series) for files in population.species)
+    removed = (*population.removed_sources, name)
+    return replace(population, sources=kept, species=species, removed_sources=removed)
+
+
+def with_restored(population: Population, kind: str, name: str) -> Population:
+    """The population when a removed "source" or "species" is back; nothing is written."""
+    removed = population.removed_sources if kind == "source" else population.removed_species
+    if name not in removed:
+        raise PopulationError(
+            f"{population.path}: no {kind} {name!r} was removed; removed were {', '.join(removed) or 'none'}"
+        )
+    left = tuple(each for each in removed if each != name)
+    if kind == "species":
+        series = {entry.name for _, entry in population.series}
+        files = _only_in(_read_species(population.path, name), series)
+        return replace(population, species=(*population.species, files), removed_species=left)
+    sources = (*population.sources, _read_source(population.path, name))
+    series = {entry.name for source in sources for entry in source.series}
+    species = tuple(_only_in(_read_species(population.path, one.name), series) for one in population.species)
+    return replace(population, sources=sources, species=species, removed_sources=left)
+
+
+def _only_in(files: SpeciesFiles, series: set[str]) -> SpeciesFiles:
+    """Particles of series that the population has; those of a removed source wait until it is restored."""
+    return replace(files, particles=tuple((name, count) for name, count in files.particles if name in series))
 
 
 def finish_import(population: Population) -> None:

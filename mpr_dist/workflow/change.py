@@ -109,6 +109,7 @@ def _check_asked(population: Population, base: IterationFiles, asked: Change) ->
     for name in (*asked.without, *asked.added):
         if name not in known:
             raise InputError(f"tilt series {name} is not part of {population.path}; mpr-dist source list shows them")
+    _check_same_members(population, base, there - known)
     absent = [name for name in asked.without if name not in there]
     if absent:
         raise InputError(f"--without {absent[0]}: it is not in {where}; nothing to take away")
@@ -117,6 +118,17 @@ def _check_asked(population: Population, base: IterationFiles, asked: Change) ->
         raise InputError(f"--with {present[0]}: it is in {where} already; a series counts once")
     if not there - set(asked.without):
         raise InputError(f"--without: no tilt series of {where} would be left")
+
+
+def _check_same_members(population: Population, base: IterationFiles, gone: set[str]) -> None:
+    """The sums in force are those of the species and series that the population has now."""
+    new = [one.name for one in population.species if not base.species(one.name).accumulator.exists()]
+    if gone or new:
+        what = f"of series of removed sources ({min(gone)} ...)" if gone else f"none of species {new[0]}"
+        raise InputError(
+            f"iteration {base.number:03d}, which is in force, has sums {what}; make sums of what the population is now "
+            "first: mpr-dist reconstruct"
+        )
 
 
 def _settings(base: IterationFiles, science: Science, asked: Change) -> RunSettings:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mpr_dist.errors import InputError
+from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.model.population import Population
 from mpr_dist.model.reading import Reading
 from mpr_dist.storage import population as files
@@ -35,6 +35,17 @@ def check_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InputError(
             f"{name!r} cannot be the name of a {what}; use letters, digits, '_', '-', '.' and '+', with a letter in it"
+        )
+
+
+def check_new_name(population: Population, name: str) -> None:
+    """Names of species are used once: finished iterations keep their maps. Raises PopulationError for one in use."""
+    if name in [files.name for files in population.species]:
+        raise PopulationError(f"{population.path} has a species {name!r} already; choose another name")
+    if name in population.removed_species:
+        raise PopulationError(
+            f"{population.path} had a species {name!r}, which was removed; mpr-dist species restore brings it back, or "
+            "choose another name"
         )
 
 

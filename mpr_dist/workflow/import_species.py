@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,26 +10,18 @@ from typing import Any
 import numpy as np
 
 from mpr_dist.errors import InputError, PopulationError
-from mpr_dist.imaging.reference import filter_halves
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.population import Population, SpeciesFiles
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.reading import Dropped, Reading
+from mpr_dist.model.settings import MOST_SAMPLES
 from mpr_dist.model.species import Species
-from mpr_dist.storage import population as storage
-from mpr_dist.storage.mrc import write_volume
 from mpr_dist.storage.particle_columns import list_of, series_key
-from mpr_dist.storage.particle_table import write_particle_table
-from mpr_dist.storage.poses import read_poses, write_poses
-from mpr_dist.storage.publish import disk, publish_json
 from mpr_dist.storage.relion import ParticleTable, read_particles
 from mpr_dist.units import F64
-from mpr_dist.workflow.create import check_name, opened, told
-from mpr_dist.workflow.fsc_table import write_fsc
-from mpr_dist.workflow.import_maps import ImportedMaps, import_maps
-from mpr_dist.workflow.science import SpeciesOutcome
-
-SHARE_BELOW_A = 40.0
+from mpr_dist.workflow.create import check_name, check_new_name, opened, told
+from mpr_dist.workflow.import_maps import import_maps
+from mpr_dist.workflow.species_state import SpeciesState, publish_species
 
 
 @dataclass(frozen=True)
@@ -41,6 +32,7 @@ class SpeciesRequest:
         pixel_size_A: resample the maps to this; None keeps theirs.
         ignore_unmatched: leave out particles of series that the population does not have, instead of refusing.
         coordinate_pixel_A, shift_pixel_A: of the table's coordinates and origins, instead of what it says.
+        temporal_samples: of every trajectory; None: as many as the table has, 1 in most.
     """
 
     name: str
@@ -54,9 +46,12 @@ class SpeciesRequest:
     ignore_unmatched: bool = False
     coordinate_pixel_A: float | None = None
     shift_pixel_A: float | None = None
+    temporal_samples: int | None = None
 
     def __post_init__(self) -> None:
         check_name("species", self.name)
+        if self.temporal_samples is not None and not 1 <= self.temporal_samples <= MOST_SAMPLES:
+            raise InputError(f"trajectories have 1 to {MOST_SAMPLES} temporal samples, got {self.temporal_samples}")
         rotations(self.symmetry)  # raises InputError for a name that is not known
 
 
@@ -134,21 +129,19 @@ def take_species(
     box = len(maps.mask)
     species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry)
     everything = Particles(position, table.angles_deg, table.half, np.arange(len(table), dtype=np.int64))
-    mask = population.path / "species" / request.name / "mask.mrc"
-    files = SpeciesFiles(species, mask, tuple(sorted(Counter(names).items())))
-    _write_species(population, files, maps, mask)
-    result = population.files(0).species(request.name)
-    write_particle_table(result.particles, names, everything, table.columns)
-    _write_poses(population, request.name, names, everything)
-    storage.finish_import(storage.add_species(population, files))
-    return SpeciesSummary(files, maps.curves.resolution_A, table.reading.plus(*maps.notes))
+    notes = list(maps.notes)
+    if request.temporal_samples is not None:
+        everything = everything.resampled(request.temporal_samples)
+        notes.append(f"Trajectories: {request.temporal_samples} temporal samples each, as asked for.")
+    state = SpeciesState(species, maps.half1, maps.half2, maps.mask, names, everything, table.columns)
+    grown, _ = publish_species(population, state, maps.curves)
+    return SpeciesSummary(grown.species_named(request.name), maps.curves.resolution_A, table.reading.plus(*notes))
 
 
 def _check(population: Population, name: str) -> None:
     if not population.series:
         raise PopulationError(f"{population.path} has no tilt series yet; add a source first: mpr-dist source add")
-    if name in [files.name for files in population.species]:
-        raise PopulationError(f"{population.path} has a species {name!r} already; choose another name")
+    check_new_name(population, name)
 
 
 def _matched(
@@ -200,30 +193,3 @@ def _check_halves(table: ParticleTable) -> None:
             f"{table.path}: half-set {1 if not first else 2} is empty ({first} and {second} particles); both are "
             "needed to know what is signal"
         )
-
-
-def _write_species(population: Population, files: SpeciesFiles, maps: ImportedMaps, mask: Path) -> None:
-    result, pixel = population.files(0).species(files.name), maps.pixel_size_A
-    disk().mkdir(mask.parent)
-    disk().mkdir(result.directory)
-    write_volume(mask, maps.mask, pixel)
-    write_volume(result.half1, maps.half1, pixel)
-    write_volume(result.half2, maps.half2, pixel)
-    filtered = filter_halves(maps.half1, maps.half2, maps.curves, SHARE_BELOW_A)
-    write_volume(result.map, np.asarray((filtered[0] + filtered[1]) / 2, np.float32), pixel)
-    write_fsc(result.fsc, maps.curves)
-    publish_json(result.result, SpeciesOutcome(maps.curves.resolution_A).table())
-
-
-def _write_poses(population: Population, name: str, names: Sequence[str], everything: Particles) -> None:
-    """Poses of all species of every series with particles of this one; species of an import that failed are dropped."""
-    others = {files.name for files in population.species}
-    of_series = np.array(names, dtype=object)
-    for series in dict.fromkeys(names):
-        path = population.files(0).series(series).poses
-        before = read_poses(path)
-        rows = np.flatnonzero(of_series == series)
-        own = Particles(
-            everything.position_A[rows], everything.angles_deg[rows], everything.half[rows], everything.row[rows]
-        )
-        write_poses(path, {key: value for key, value in before.items() if key in others} | {name: own})

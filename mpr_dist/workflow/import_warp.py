@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mpr_dist.errors import InputError, MprError, SeriesError
+from mpr_dist.errors import InputError, MprError, PopulationError, SeriesError
 from mpr_dist.imaging.dirt import check_field
 from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.reading import Dropped, Reading
@@ -281,7 +281,15 @@ def _source(
 def _publish(population: Population, source: Source) -> None:
     replace(population, sources=(*population.sources, source))  # raises before anything is written: names in use
     imported = population.files(0)
+    if source.name in population.removed_sources:
+        raise PopulationError(f"source {source.name} was removed: mpr-dist source restore, or choose another name")
     for entry in source.series:
+        known = imported.series(entry.name).xml
+        if population.removed_sources and known.exists() and known.read_bytes() != entry.xml.read_bytes():
+            raise PopulationError(
+                f"tilt series {entry.name} was part of a source that was removed, and its XML is another now; restore "
+                "that source (mpr-dist source restore), or begin a new population"
+            )
         publish_bytes(imported.series(entry.name).xml, entry.xml.read_bytes())
     storage.add_source(population, source)
 

@@ -14,6 +14,7 @@ from mpr_dist.imaging.reference import half_map_fsc
 from mpr_dist.maths.fourier import shells, to_fourier, to_real
 from mpr_dist.model.population import SeriesFiles
 from mpr_dist.model.pose import Particles
+from mpr_dist.model.pose_changes import concatenated, selected
 from mpr_dist.storage.mrc import write_volume
 from mpr_dist.storage.particle_table import write_particle_table
 from mpr_dist.storage.poses import BLOCK, read_poses
@@ -68,23 +69,19 @@ def write_particles(path: Path, species: SpeciesInput, particles: dict[str, Part
     It holds the particles of the series that went into the maps. Columns of the imported table that say nothing about
     poses are kept.
     """
-    import pandas as pd
-
     names = np.repeat(list(particles), [len(each) for each in particles.values()])
     order = np.argsort(np.concatenate([each.row for each in particles.values()]), kind="stable")
-    fields = ("position_A", "angles_deg", "half", "row")
     # a series that was left as it came may have fewer temporal samples than the refined ones
-    most = max(each.n_samples for each in particles.values())
-    alike = [each.resampled(most) for each in particles.values()]
-    together = Particles(*(np.concatenate([getattr(p, f) for p in alike])[order] for f in fields))
-    others = pd.DataFrame(index=range(len(together)))
-    if species.table is not None and species.table.exists():
-        others = _rows(species.table, together.row)
-    write_particle_table(path, names[order].tolist(), together, others)
+    together = selected(concatenated(list(particles.values())), order)
+    write_particle_table(path, names[order].tolist(), together, rows_of_table(species.table, together.row))
 
 
-def _rows(path: Path, row: I64) -> pd.DataFrame:
-    """The rows of the imported table that belong to particles, in their order."""
+def rows_of_table(path: Path | None, row: I64) -> pd.DataFrame:
+    """The rows of the imported table that belong to particles, in their order; no columns where there is no table."""
+    import pandas as pd
+
+    if path is None or not path.exists():
+        return pd.DataFrame(index=range(len(row)))
     table = read_blocks(path).get(BLOCK)
     if table is None or isinstance(table, dict) or row.max() >= len(table):
         raise PopulationError(f"{path}: has no particle number {row.max() + 1}, which poses refer to; restore the file")

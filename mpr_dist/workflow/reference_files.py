@@ -35,7 +35,7 @@ def read_mask(species: SpeciesInput) -> F32:
     if species.mask is None:
         return soft_sphere(n, species.species.diameter_A / (2 * pixel_A), 0.0)
     mask, _ = read_volume(species.mask)
-    return _check_shape(mask, species.species, str(species.mask))
+    return check_shape(mask, species.species, str(species.mask))
 
 
 def make_reference(job: PrepareJob) -> science.Reference:
@@ -43,7 +43,7 @@ def make_reference(job: PrepareJob) -> science.Reference:
     settings = job.context.settings
     if settings.refines_anything:
         halves = [
-            _check_shape(read_volume(path)[0], job.species.species, str(path))
+            check_shape(read_volume(path)[0], job.species.species, str(path))
             for path in (job.species.previous.half1, job.species.previous.half2)
         ]
         fraction = settings.first_iteration_fraction if job.context.is_first else 1.0
@@ -54,7 +54,7 @@ def make_reference(job: PrepareJob) -> science.Reference:
     return _publish(job, Reference(np.zeros((2, 0, 0, 0, 2), np.float32), 0, 0.0, np.inf), None)
 
 
-def _check_shape(volume: F32, species: Species, path: str) -> F32:
+def check_shape(volume: F32, species: Species, path: str) -> F32:
     if volume.shape != (species.box_px,) * 3:
         found = " x ".join(str(n) for n in volume.shape[::-1])
         raise InputError(f"{path}: has {found} voxels, species {species.name} has a box of {species.box_px}")

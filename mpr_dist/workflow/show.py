@@ -21,7 +21,7 @@ def source_lines(population: Population) -> list[str]:
         f"source {s.name}: {len(s.series)} tilt series, {sum(e.tilts for e in s.series)} tilts, images of "
         f"{s.image_size_px[0]} x {s.image_size_px[1]} px at {s.pixel_size_A:g} A, from {s.settings}"
         for s in population.sources
-    ] or ["no source yet: mpr-dist source add"]
+    ] + _removed("sources", population.removed_sources) or ["no source yet: mpr-dist source add"]
 
 
 def species_lines(population: Population) -> list[str]:
@@ -30,7 +30,11 @@ def species_lines(population: Population) -> list[str]:
         f"{f.species.symmetry}, diameter {f.species.diameter_A:g} A, box {f.species.box_px} px of "
         f"{f.species.pixel_size_A:g} A"
         for f in population.species
-    ] or ["no species yet: mpr-dist species add"]
+    ] + _removed("species", population.removed_species) or ["no species yet: mpr-dist species add"]
+
+
+def _removed(what: str, names: tuple[str, ...]) -> list[str]:
+    return [f"removed {what}, which can be restored: {', '.join(names)}"] if names else []
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
