@@ -26,7 +26,11 @@ def add(
     half2: Annotated[Path, typer.Option(help="Unfiltered half-map 2 (MRC).")],
     mask: Annotated[Path, typer.Option(help="Binary mask on the box of the half-maps; see mpr-dist mask create.")],
     particles: Annotated[
-        Path, typer.Option(help="Particle table: RELION 3.1, 4 or 5, an optimisation set, Warp's export, or M's.")
+        Path,
+        typer.Option(
+            help="Particle table: RELION 3.0 to 5, an optimisation set, Warp's export, M's; or a list of Dynamo "
+            "(.tbl), STOPGAP (.star), AV3 or TOM (.em)."
+        ),
     ],
     diameter: Annotated[float, typer.Option(help="Diameter of the particle in A; the box will be twice of it.")],
     symmetry: Annotated[str, typer.Option(help="Point group with RELION's names and axes: C1, C4, D2, O ...")] = "C1",
@@ -45,6 +49,20 @@ def add(
     temporal_samples: Annotated[
         int | None, typer.Option(help="Samples of every particle's trajectory along the dose [default: the table's].")
     ] = None,
+    tomogram_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="For lists that number their tomograms: a file with number and name in each line, such as Dynamo's "
+            ".doc [default: by the last number in the names of the series]."
+        ),
+    ] = None,
+    voxel_origin: Annotated[
+        float,
+        typer.Option(
+            help="For such lists, the coordinate of the tomogram's corner, which is subtracted: 0 for tomograms of "
+            "Warp; in tomograms of IMOD and AreTomo 0.5 where voxels count from 1, -0.5 where they count from 0."
+        ),
+    ] = 0.0,
     json: AsJson = False,
 ) -> None:
     """Add a species, and tell how its coordinates, origins, angles, names and half-sets were understood.
@@ -55,7 +73,7 @@ def add(
 
     request = SpeciesRequest(
         name, half1, half2, mask, particles, diameter, symmetry, pixel_size, ignore_unmatched, coordinate_pixel,
-        shift_pixel, temporal_samples,
+        shift_pixel, temporal_samples, tomogram_names, voxel_origin,
     )  # fmt: skip
     tell_import(add_species(directory, request), json)
 

@@ -17,10 +17,11 @@ from mpr_dist.model.reading import Dropped, Reading
 from mpr_dist.model.settings import MOST_SAMPLES
 from mpr_dist.model.species import Species
 from mpr_dist.storage.particle_columns import list_of, series_key
-from mpr_dist.storage.relion import ParticleTable, read_particles
+from mpr_dist.storage.relion import ParticleTable
 from mpr_dist.units import F64
 from mpr_dist.workflow.create import check_name, check_new_name, opened, told
 from mpr_dist.workflow.import_maps import import_maps
+from mpr_dist.workflow.import_particles import read_any_particles
 from mpr_dist.workflow.species_state import SpeciesState, publish_species
 
 
@@ -33,6 +34,8 @@ class SpeciesRequest:
         ignore_unmatched: leave out particles of series that the population does not have, instead of refusing.
         coordinate_pixel_A, shift_pixel_A: of the table's coordinates and origins, instead of what it says.
         temporal_samples: of every trajectory; None: as many as the table has, 1 in most.
+        tomogram_names: number and name of tomograms, for lists of Dynamo, STOPGAP, AV3 and TOM.
+        voxel_origin: coordinate of the tomogram's corner in such lists.
     """
 
     name: str
@@ -47,6 +50,8 @@ class SpeciesRequest:
     coordinate_pixel_A: float | None = None
     shift_pixel_A: float | None = None
     temporal_samples: int | None = None
+    tomogram_names: Path | None = None
+    voxel_origin: float = 0.0
 
     def __post_init__(self) -> None:
         check_name("species", self.name)
@@ -99,8 +104,14 @@ def add_species(path: Path, request: SpeciesRequest) -> SpeciesSummary:
         PopulationError: locked, no source yet, or the name is in use already.
     """
     with opened(path) as population:
-        table = read_particles(
-            request.particles, coordinate_pixel_A=request.coordinate_pixel_A, shift_pixel_A=request.shift_pixel_A
+        _check(population, request.name)
+        table = read_any_particles(
+            population,
+            request.particles,
+            coordinate_pixel_A=request.coordinate_pixel_A,
+            shift_pixel_A=request.shift_pixel_A,
+            tomogram_names=request.tomogram_names,
+            voxel_origin=request.voxel_origin,
         )
         return take_species(population, request, table)
 
