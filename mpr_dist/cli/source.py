@@ -9,19 +9,25 @@ import typer
 
 from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
 
-app = group("Tilt series: add those of a Warp project, list them, leave them out.")
+app = group("Tilt series: add those of a Warp or RELION-5 project, list them, leave them out.")
 
 
 @app.command(
     epilog=examples(
         "mpr-dist source add pop --name grid1 --warp-settings warp_tiltseries.settings",
         "mpr-dist source add pop --name grid1 --warp-settings warp_tiltseries.settings --max-tilts 15",
+        "mpr-dist source add pop --name grid2 --relion-tomograms relion/tomograms.star",
     )
 )
 def add(
     directory: PopulationDir,
     name: Annotated[str, typer.Option(help="Name of the source.")],
-    warp_settings: Annotated[Path, typer.Option(help="The .settings file of the tilt series (Warp or WarpTools).")],
+    warp_settings: Annotated[
+        Path | None, typer.Option(help="The .settings file of the tilt series (Warp or WarpTools).")
+    ] = None,
+    relion_tomograms: Annotated[
+        Path | None, typer.Option(help="tomograms.star of RELION 5 or 4, or an optimisation set that names it.")
+    ] = None,
     max_tilts: Annotated[
         int | None, typer.Option(help="Use only so many tilts of each series, those of lowest dose.")
     ] = None,
@@ -33,16 +39,26 @@ def add(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Add the tilt series of a Warp project.
+    """Add the tilt series of a Warp or a RELION project.
 
-    Reads the settings, the XML file of every tilt series, and the headers of its averages. Lists what was taken and
-    what was left out, with the reason.
+    Warp: reads the settings, the XML file of every tilt series, and the headers of its averages. RELION: reads the
+    table of tomograms, the table of every tilt series, and the headers of its images, single or in stacks; deformations
+    of tomo_align become image warps. Lists what was taken and what was left out, with the reason.
     """
+    from mpr_dist.errors import InputError
+    from mpr_dist.workflow.import_relion import add_relion_source
     from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source, read_names
 
     names = None if files is None else read_names(files)
-    request = SourceRequest(name, warp_settings, max_tilts, include_deselected, names)
-    tell_import(add_warp_source(directory, request), json)
+    if warp_settings is not None and relion_tomograms is None:
+        request = SourceRequest(name, warp_settings, max_tilts, include_deselected, names)
+        added = add_warp_source(directory, request)
+    elif relion_tomograms is not None and warp_settings is None:
+        request = SourceRequest(name, relion_tomograms, max_tilts, include_deselected, names)
+        added = add_relion_source(directory, request)
+    else:
+        raise InputError("give one of --warp-settings and --relion-tomograms")
+    tell_import(added, json)
 
 
 @app.command("list", epilog=examples("mpr-dist source list pop"))

@@ -15,7 +15,7 @@ class SeriesEntry:
     """One tilt series of a source.
 
     Attributes:
-        xml: the user's own file, only ever read.
+        xml: the user's own file, only ever read: a Warp XML, or RELION's table of tilts.
         active: per tilt, in file order, whether this project works with it.
     """
 

@@ -8,7 +8,7 @@ must say which file, what was expected and what to do.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from mpr_dist.errors import InputError, MprError, SeriesError
 from mpr_dist.storage.atomic import write_atomically
+from mpr_dist.storage.image_file import file_and_slice
 from mpr_dist.units import F32
 
 HEADER_BYTES = 1024
@@ -35,12 +36,12 @@ class _Layout:
 
 
 def read_header(path: Path) -> tuple[int, int, int, float]:
-    """(nx, ny, nz, pixel size in A, 0 when the header has none), without reading the data.
+    """(nx, ny, nz, pixel size in A, 0 when the header has none), without reading the data; of a slice of a stack, too.
 
     Raises:
-        InputError: missing, not MRC, truncated, or a mode that is not 0, 1, 2, 6 or 12.
+        InputError: missing, not MRC, truncated, a mode that is not 0, 1, 2, 6 or 12, or no such slice.
     """
-    layout = _read_layout(Path(path), InputError)
+    _, layout = _of_image(Path(path), InputError)
     nz, ny, nx = layout.shape
     return nx, ny, nz, layout.pixel_A[0]
 
@@ -61,17 +62,26 @@ def read_volume(path: Path) -> tuple[F32, float]:
 
 
 def read_image(path: Path) -> F32:
-    """One image (an average) as float32 [y, x]; a 3D file must have a single slice.
+    """One image (an average, or "000003@stack.mrc") as float32 [y, x]; any other 3D file must have a single slice.
 
     Raises:
-        SeriesError: missing, not MRC, truncated, unknown mode, several slices, NaN or infinite pixels.
+        SeriesError: missing, not MRC, truncated, unknown mode, several slices or not that one, NaN or infinite pixels.
     """
-    path = Path(path)
-    layout = _read_layout(path, SeriesError)
+    path, layout = _of_image(Path(path), SeriesError)
     if layout.shape[0] != 1:
         raise SeriesError(f"{path}: expected one image, got {layout.shape[0]} slices; give the average, not a stack")
     image: F32 = _read_data(path, layout, SeriesError)[0]
     return image
+
+
+def read_stack(path: Path) -> F32:
+    """All images of a stack as float32 [image, y, x].
+
+    Raises:
+        SeriesError: missing, not MRC, truncated, unknown mode, NaN or infinite pixels.
+    """
+    path = Path(path)
+    return _read_data(path, _read_layout(path, SeriesError), SeriesError)
 
 
 def write_volume(path: Path, array: F32, pixel_size_A: float) -> None:
@@ -105,6 +115,18 @@ def _header_of(data: F32, pixel_size_A: float) -> Any:
     header["map"], header["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
     header["nlabl"], header["label"][0] = 1, LABEL
     return header
+
+
+def _of_image(path: Path, error: type[MprError]) -> tuple[Path, _Layout]:
+    """The file to read, and its layout or that of the one slice that is meant."""
+    file, index = file_and_slice(path)
+    layout = _read_layout(file, error)
+    if index is None:
+        return file, layout
+    nz, ny, nx = layout.shape
+    if not 0 <= index < nz:
+        raise error(f"{file}: has {nz} images, image {index + 1} was asked for")
+    return file, replace(layout, shape=(1, ny, nx), offset=layout.offset + index * ny * nx * layout.dtype.itemsize)
 
 
 def _read_layout(path: Path, error: type[MprError]) -> _Layout:

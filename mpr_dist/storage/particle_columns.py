@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpr_dist.errors import InputError
+from mpr_dist.storage.relion_paths import find_file
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.units import F64, I64
 
@@ -33,10 +34,11 @@ def series_key(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """A table, and where it came from for the messages."""
+    """A table, where it came from, and what its rows are, for the messages."""
 
     path: Path
     frame: pd.DataFrame
+    rows: str = "particles"
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -52,7 +54,7 @@ class Columns:
         values = tuple(str(value).strip() for value in self.frame[name])
         for row, value in enumerate(values, 1):
             if value in ("", "null", "None"):
-                raise InputError(f"{self.path}: column {name}, row {row} of the particles: expected a name, got none")
+                raise InputError(f"{self.path}: column {name}, row {row} of the {self.rows}: expected a name, got none")
         return values
 
     def numbers(self, *names: str) -> F64:
@@ -72,7 +74,7 @@ class Columns:
         if not np.isfinite(numbers).all():
             row = int(np.argmin(np.isfinite(numbers)))
             raise InputError(
-                f"{self.path}: column {name}, row {row + 1} of the particles: expected a finite number, "
+                f"{self.path}: column {name}, row {row + 1} of the {self.rows}: expected a finite number, "
                 f"got {numbers[row]}; remove the particle or correct it"
             )
         return numbers
@@ -82,7 +84,7 @@ class Columns:
             return float(value)
         except ValueError:
             raise InputError(
-                f"{self.path}: column {name}, row {row} of the particles: expected a number, got '{value}'"
+                f"{self.path}: column {name}, row {row} of the {self.rows}: expected a number, got '{value}'"
             ) from None
 
 
@@ -115,11 +117,11 @@ def _particles_file(path: Path, blocks: dict[str, Any]) -> Path | None:
         name = str(value if isinstance(block, dict) else value.iloc[0] if len(value) else "").strip()
         if not name:
             raise InputError(f"{path}: rlnTomoParticlesFile is empty; give the particles.star itself")
-        folder = path.absolute().parent
-        candidates = [base / name.replace("\\", "/") for base in (folder, *folder.parents, Path.cwd())]
-        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+        found = find_file(name, path)
         if found is None:
-            raise InputError(f"{path}: its rlnTomoParticlesFile {name} is not found in {folder} or above it")
+            raise InputError(
+                f"{path}: its rlnTomoParticlesFile {name} is not found in {path.absolute().parent} or above it"
+            )
         return found
     return None
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from mpr_dist.storage.image_file import file_and_slice
+
 
 def read_ahead(paths: Iterable[Path]) -> int:
     """Have files brought into the page cache in the background; returns how many there were to ask for.
@@ -16,7 +18,7 @@ def read_ahead(paths: Iterable[Path]) -> int:
     if not hasattr(os, "posix_fadvise"):
         return 0
     asked = 0
-    for path in paths:
+    for path in dict.fromkeys(file_and_slice(path)[0] for path in paths):
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError:

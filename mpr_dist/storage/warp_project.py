@@ -21,7 +21,7 @@ from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage.atomic import write_atomically
 from mpr_dist.storage.star import write_table
-from mpr_dist.storage.warp_values import WarpFile, number_text, serialise, write_nodes
+from mpr_dist.storage.warp_values import IMAGE_PATHS, WarpFile, number_text, serialise, write_nodes
 from mpr_dist.units import F32, F64
 
 _LABEL = b"mpr_dist"
@@ -126,12 +126,17 @@ def write_tomostar(path: Path, series: TiltSeries) -> None:
     write_table(path, {"": pd.DataFrame(columns)})
 
 
-def write_skeleton(path: Path, series: TiltSeries, pixel_A: float) -> None:
+def write_skeleton(path: Path, series: TiltSeries, pixel_A: float, *, is_foreign: bool = False) -> None:
     """Write a tilt-series XML from nothing: every element that Warp itself writes, but for fitting curves.
 
-    Numbers are the shortest text of a float32, as in Warp. Raises SeriesError when the series has no image paths.
+    Numbers are the shortest text of a float32, as in Warp. A foreign series has its images where another program put
+    them: MoviePath names them, and a list of our own says so. Raises SeriesError when the series has no image paths.
     """
-    root = ET.Element("TiltSeries", _attributes(series))
+    attributes = _attributes(series)
+    movies = [str(path) for path in series.image_paths] if is_foreign else _movies(series)
+    if is_foreign:
+        attributes["DataDirectory"] = ""
+    root = ET.Element("TiltSeries", attributes)
     lists: dict[str, Sequence[str]] = {
         "Angles": _texts(series.angle_deg),
         "Dose": _texts(series.dose),
@@ -139,7 +144,8 @@ def write_skeleton(path: Path, series: TiltSeries, pixel_A: float) -> None:
         "AxisAngle": _texts(series.axis_angle_deg),
         "AxisOffsetX": _texts(series.axis_offset_A[:, 0]),
         "AxisOffsetY": _texts(series.axis_offset_A[:, 1]),
-        "MoviePath": _movies(series),
+        "MoviePath": movies,
+        **({IMAGE_PATHS: movies} if is_foreign else {}),
         "FOVFraction": ["1"] * series.n_tilts,
     }
     for tag, lines in lists.items():

@@ -17,6 +17,7 @@ from mpr_dist.errors import MprError
 from mpr_dist.units import F64
 
 UNSET = ("", "null")
+IMAGE_PATHS = "MprImagePath"  # images of series that came from other programs, one per tilt
 
 
 @dataclass(frozen=True)

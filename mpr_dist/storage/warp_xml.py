@@ -20,7 +20,16 @@ from mpr_dist.model.optics import Optics
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid, DoseWeights, ImageWarp, LinearGrid4, StageAngles, VolumeWarp
 from mpr_dist.storage.atomic import write_atomically
-from mpr_dist.storage.warp_values import UNSET, WarpFile, append, number_text, read_nodes, serialise, write_nodes
+from mpr_dist.storage.warp_values import (
+    IMAGE_PATHS,
+    UNSET,
+    WarpFile,
+    append,
+    number_text,
+    read_nodes,
+    serialise,
+    write_nodes,
+)
 from mpr_dist.units import F64, Bool
 
 
@@ -223,7 +232,13 @@ def _size(file: WarpFile, name: str, given: Sequence[float] | None, *, prefer_fi
 
 
 def _image_paths(file: WarpFile, n: int, folder: Path) -> tuple[Path, ...]:
-    """Motion-corrected averages beside the movies: <folder of movie>/average/<movie without extension>.mrc."""
+    """Motion-corrected averages beside the movies: <folder of movie>/average/<movie without extension>.mrc.
+
+    Series that came from other programs name their images in a list of our own, which wins.
+    """
+    own = _lines(file, IMAGE_PATHS, n)
+    if own is not None:
+        return tuple(folder / line for line in own)
     lines = _lines(file, "MoviePath", n)
     if lines is None:
         return ()

@@ -35,6 +35,7 @@ class SourceRequest:
     """One ``source add`` command.
 
     Attributes:
+        settings: Warp's .settings, or RELION's tomograms.star.
         max_tilts: use only so many tilts of each series, those of lowest dose; None = all.
         include_deselected: use tilts that were deselected in Warp (UseTilt False), too.
         files: names of the series to take; None = all.
