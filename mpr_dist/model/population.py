@@ -46,6 +46,11 @@ class Source:
     volume_size_px: tuple[int, int, int]
     max_tilts: int | None = None
 
+    @property
+    def is_relion(self) -> bool:
+        """Whether the series came from a tomograms.star; otherwise they came from Warp."""
+        return self.settings.suffix == ".star"
+
     def __post_init__(self) -> None:
         _unique(f"source {self.name}: tilt series", [entry.name for entry in self.series])
         if not self.pixel_size_A > 0:

@@ -14,6 +14,8 @@ from mpr_dist.storage.motive_lists import (
     read_tomogram_names,
 )
 from mpr_dist.storage.relion import ParticleTable, read_particles
+from mpr_dist.storage.relion_motion import motion_file
+from mpr_dist.workflow.import_motion import with_motion
 
 
 def read_any_particles(
@@ -25,7 +27,7 @@ def read_any_particles(
     tomogram_names: Path | None = None,
     voxel_origin: float = 0.0,
 ) -> ParticleTable:
-    """Read a table of RELION, Warp or M, or a list of Dynamo, STOPGAP, AV3 or TOM.
+    """Read a table of RELION (with the trajectories that its optimisation set names), Warp or M, or a list of Dynamo, STOPGAP, AV3 or TOM.
 
     Args:
         coordinate_pixel_A, shift_pixel_A: of coordinates and origins, instead of what the table says.
@@ -41,7 +43,9 @@ def read_any_particles(
                 f"{path}: --tomogram-names and --voxel-origin are for lists of Dynamo, STOPGAP, AV3 and TOM; leave "
                 "them out"
             )
-        return read_particles(path, coordinate_pixel_A=coordinate_pixel_A, shift_pixel_A=shift_pixel_A)
+        table = read_particles(path, coordinate_pixel_A=coordinate_pixel_A, shift_pixel_A=shift_pixel_A)
+        motion = motion_file(path)
+        return table if motion is None else with_motion(population, table, motion)
     if shift_pixel_A is not None:
         raise InputError(f"{path}: shifts of such a list are in the pixels of its coordinates; leave --shift-pixel out")
     found = read_motive_list(path)
