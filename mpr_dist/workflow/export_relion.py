@@ -11,20 +11,19 @@ import numpy as np
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.relion_export import ParticlesForRelion, SeriesForRelion, particles_for, series_for
 from mpr_dist.model.population import IterationFiles, Population, SeriesEntry, Source, SpeciesFiles
-from mpr_dist.model.pose import Particles
+from mpr_dist.model.pose_changes import selected
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage.particle_columns import series_key
-from mpr_dist.storage.population import last_iteration_with, last_iteration_with_maps
-from mpr_dist.storage.poses import BLOCK, read_poses
 from mpr_dist.storage.publish import disk
 from mpr_dist.storage.relion_motion import write_motion
 from mpr_dist.storage.relion_tilts import DEFORMATION, DEFORMATION_TYPE
 from mpr_dist.storage.relion_tomograms import NAME, TILTS_FILE, write_tomograms
-from mpr_dist.storage.star import read_blocks, write_table
+from mpr_dist.storage.star import write_table
 from mpr_dist.units import F64
 from mpr_dist.workflow import export_relion_tables as tables
 from mpr_dist.workflow.export_relion_particles import PARTICLE, particle_rows, split_optics
 from mpr_dist.workflow.export_request import ExportRequest, ExportSummary, chosen_iteration
+from mpr_dist.workflow.export_state import SpeciesAt, series_at, species_at
 from mpr_dist.workflow.import_relion import read_relion_rows
 from mpr_dist.workflow.recovery import load_series
 
@@ -40,7 +39,6 @@ class ExportedSeries:
     tomogram: str
     series: TiltSeries
     of: SeriesForRelion
-    particles: dict[str, Particles]
     row: dict[str, Any]
     tilts: pd.DataFrame
 
@@ -85,7 +83,7 @@ def _series(
     iteration: int,
     base: dict[str, tuple[dict[str, Any], pd.DataFrame]],
 ) -> ExportedSeries:
-    files = population.files(last_iteration_with(population, entry.name, iteration + 1)).series(entry.name)
+    files = series_at(population, entry.name, iteration)
     imported = population.files(0).series(entry.name)
     active = np.array(entry.active, bool)
     now = replace(load_series(source, entry, files.xml), active=active)
@@ -96,8 +94,7 @@ def _series(
     columns = None if frame is None else tables.tilt_columns(then, of_then)
     tilts = tables.tilt_table(now, of, columns, frame, keeps)
     row = tables.tomogram_row(now, source, of, about, f"tilt_series/{entry.name}.star", keeps)
-    poses = read_poses(imported.poses) | read_poses(files.poses)
-    return ExportedSeries(source, str(row[NAME]), now, of, poses, row, tilts)
+    return ExportedSeries(source, str(row[NAME]), now, of, row, tilts)
 
 
 def _same_warp(now: TiltSeries, then: TiltSeries) -> bool:
@@ -123,43 +120,39 @@ def _species(
 ) -> dict[str, Any]:
     """Write the particles of one species; returns what there is to say."""
     suffix = "" if len(population.species) == 1 else f"_{species.name}"
-    table = read_blocks(population.files(0).species(species.name).particles).get(BLOCK)
-    if table is None or isinstance(table, dict):
-        raise InputError(f"{population.files(0).species(species.name).particles}: holds no particles; restore it")
+    at = species_at(population, species, files.number)
+    of_series = np.array(at.names, dtype=object)
     frames: list[pd.DataFrame] = []
     of_relion: list[ParticlesForRelion] = []
     motion: dict[str, F64] = {}
     for each in exported:
-        own = each.particles.get(species.name)
-        if own is None or not len(own):
+        rows = np.flatnonzero(of_series == each.series.name)
+        if not len(rows):
             continue
+        own = selected(at.particles, rows)
         made = particles_for(each.series, own, each.source.pixel_size_A, each.of)
-        frame = particle_rows(table, own, made, each.series, each.source, each.tomogram, species.species)
-        frames.append(frame)
+        columns = at.columns.iloc[rows]
+        frame = particle_rows(columns, own, made, each.series, each.source, each.tomogram, species.species)
+        frames.append(frame.set_index(own.row))
         of_relion.append(made)
         moved = np.zeros((len(own), each.series.n_tilts, 3)) if made.motion_A is None else made.motion_A
         motion |= dict(zip(frame[PARTICLE], moved[:, each.series.active], strict=True))
-    if not frames:
-        return {"name": species.name, "particles": 0, "lines": [f"  {species.name}: no particles"]}
     general, optics, particles = split_optics(frames)
     write_table(out / f"particles{suffix}.star", {"general": general, "optics": optics, "particles": particles})
     moves = any(made.motion_A is not None for made in of_relion)
     if moves:
         write_motion(out / f"motion{suffix}.star", motion)
-    _write_set(out, suffix, moves, population, files, species)
+    _write_set(out, suffix, moves, at)
     return _numbers(species, of_relion, moves, suffix)
 
 
-def _write_set(
-    out: Path, suffix: str, moves: bool, population: Population, files: IterationFiles, species: SpeciesFiles
-) -> None:
-    maps = population.files(last_iteration_with_maps(population, species.name, files.number + 1)).species(species.name)
+def _write_set(out: Path, suffix: str, moves: bool, at: SpeciesAt) -> None:
     named = {"rlnTomoParticlesFile": f"particles{suffix}.star", "rlnTomoTomogramsFile": "tomograms.star"}
     if moves:
         named["rlnTomoTrajectoriesFile"] = f"motion{suffix}.star"
-    named |= {"rlnTomoReferenceMap1File": str(maps.half1), "rlnTomoReferenceMap2File": str(maps.half2)}
-    if species.mask is not None:
-        named["rlnTomoReferenceMaskFile"] = str(species.mask)
+    named |= {"rlnTomoReferenceMap1File": str(at.maps.half1), "rlnTomoReferenceMap2File": str(at.maps.half2)}
+    if at.files.mask is not None:
+        named["rlnTomoReferenceMaskFile"] = str(at.files.mask)
     write_table(out / f"optimisation_set{suffix}.star", {"": named})
 
 

@@ -46,9 +46,9 @@ def particle_rows(
     """The particles of one series, with the columns of their optics groups in every row.
 
     Args:
-        table: the species as it was imported; ``particles.row`` counts in it.
+        table: what the imported table says of these particles.
     """
-    frame = table.iloc[particles.row].reset_index(drop=True)
+    frame = table.reset_index(drop=True)
     is_native = source.is_relion and NAME in frame and not frame[NAME].astype(str).str.endswith(".tomostar").any()
     foreign = [name for name in frame if str(name).startswith(("wrp", "mpr")) or (name in _OLD and not is_native)]
     frame = frame.drop(columns=foreign)
@@ -102,10 +102,13 @@ def _list(values: np.ndarray) -> str:
 
 
 def split_optics(frames: list[pd.DataFrame]) -> tuple[dict[str, int], pd.DataFrame, pd.DataFrame]:
-    """(general, optics, particles) of the particles of all series; groups keep their numbers where these tell all."""
+    """(general, optics, particles) of the particles of all series; groups keep their numbers where these tell all.
+
+    Rows are sorted by the index of the frames.
+    """
     import pandas as pd
 
-    together = pd.concat(frames, ignore_index=True)
+    together = pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
     for name in ("rlnOddZernike", "rlnEvenZernike"):
         if name in together:
             together[name] = together[name].fillna("[0]")

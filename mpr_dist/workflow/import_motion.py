@@ -11,6 +11,7 @@ from mpr_dist.errors import InputError
 from mpr_dist.imaging.relion_motion import FittedMotion, fit_motion
 from mpr_dist.maths.trajectories import position_along
 from mpr_dist.model.population import Population, SeriesEntry, Source
+from mpr_dist.model.settings import MOST_SAMPLES
 from mpr_dist.storage.particle_columns import series_key
 from mpr_dist.storage.relion import ParticleTable
 from mpr_dist.storage.relion_motion import read_motion
@@ -63,7 +64,7 @@ def _fit(
         raise InputError(
             f"{path}: a trajectory in {entry.name} has {min(wrong)} rows, but the series has {series.n_tilts} tilts"
         )
-    return fit_motion(np.stack(motion), series.dose_position)
+    return fit_motion(np.stack(motion), series.dose_position, MOST_SAMPLES)
 
 
 def _sampled(fit: FittedMotion, count: int) -> np.ndarray:
