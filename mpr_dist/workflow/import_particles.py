@@ -27,7 +27,9 @@ def read_any_particles(
     tomogram_names: Path | None = None,
     voxel_origin: float = 0.0,
 ) -> ParticleTable:
-    """Read a table of RELION (with the trajectories that its optimisation set names), Warp or M, or a list of Dynamo, STOPGAP, AV3 or TOM.
+    """Read a table of RELION, Warp or M, or a list of Dynamo, STOPGAP, AV3 or TOM.
+
+    An optimisation set of RELION brings the trajectories that it names.
 
     Args:
         coordinate_pixel_A, shift_pixel_A: of coordinates and origins, instead of what the table says.
