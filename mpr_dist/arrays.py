@@ -10,7 +10,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.fft
@@ -23,7 +23,7 @@ DEVICES = ("cpu", "gpu")
 SHARED = 0.92
 # of what is free when a worker opens the card: others may be about to take some
 TAKEN = 0.9
-LinAlgError = np.linalg.LinAlgError
+T = TypeVar("T")
 
 
 class Device:
@@ -63,6 +63,10 @@ class Device:
         """Solver of a symmetric positive definite system; LinAlgError if it is none."""
         factor = scipy.linalg.cho_factor(matrix, lower=True)
         return lambda right: np.asarray(scipy.linalg.cho_solve(factor, right))
+
+    def inverse(self, matrices: Any) -> Any:
+        """Inverses of (..., n, n); LinAlgError if there are none."""
+        return np.linalg.inv(matrices)
 
     def launch(self, kernel: Kernel, blocks: Sequence[int], arguments: Sequence[Any]) -> None:
         """Run a kernel; the host has none of these: it has their numba twins."""
@@ -138,6 +142,10 @@ class Card(Device):
 
         return solve
 
+    def inverse(self, matrices: Any) -> Any:
+        with self._cupyx.errstate(linalg="raise"):
+            return self.xp.linalg.inv(matrices)
+
     def launch(self, kernel: Kernel, blocks: Sequence[int], arguments: Sequence[Any]) -> None:
         if 0 in blocks:
             return
@@ -175,6 +183,17 @@ def open_device(name: str, workers: int = 1) -> Device:
     if missing is not None:
         raise InputError(f"--device gpu: {missing}; there is --device cpu")
     return Card(workers)
+
+
+def there_or_here(device: Device, work: Callable[[Device], T]) -> T:
+    """What ``work`` gives on a device; on the host if a card has too little memory for it."""
+    try:
+        return work(device)
+    except MemoryError:
+        if not device.is_card:
+            raise
+    device.release()
+    return work(HOST)
 
 
 def in_blocks(device: Device, count: int, size: int, work: Callable[[slice], None]) -> None:

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import fft
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.imaging.samples import Samples
+from mpr_dist.maths.kernels.cards import cut_on, pack_on
 from mpr_dist.units import F32, F64, Bool
 
 
-def prepare_tilt_image(image: F32, pixel_in_A: float, pixel_out_A: float, highpass_A: float) -> tuple[F32, F64]:
+def prepare_tilt_image(
+    image: F32, pixel_in_A: float, pixel_out_A: float, highpass_A: float, device: Device = HOST
+) -> tuple[Any, F64]:
     """Rescale, flatten and normalise one average; protein becomes bright.
 
     The image loses a fitted plane and everything below 1/highpass_A, is cut in Fourier space to the output pixel
-    (even sizes), normalised to standard deviation 1 and inverted. Returns (image (height, width) float32, (2,) x and y
-    factors: rounded size / exact size, by which positions grow).
+    (even sizes), normalised to standard deviation 1 and inverted. Returns (image (height, width) float32 on the device,
+    (2,) x and y factors: rounded size / exact size, by which positions grow).
     """
-    flat = _minus_plane(np.asarray(image, np.float64))
+    flat = _minus_plane(device.put(image, device.real), device)
     shape_in = np.array(flat.shape)
     exact = shape_in * (pixel_in_A / pixel_out_A)
     shape_out = (2 * np.rint(exact / 2)).astype(int)
-    transform = fft.rfft2(flat)
+    transform = device.fft.rfft2(flat)
+    del flat
     size_out = (int(shape_out[0]), int(shape_out[1]))
-    transform = _resize_transform(transform, (int(shape_in[0]), int(shape_in[1])), size_out)
-    transform *= _high_pass(size_out, pixel_out_A, highpass_A)
-    out = fft.irfft2(transform, s=size_out)
-    std = out.std()
+    transform = _resize_transform(transform, (int(shape_in[0]), int(shape_in[1])), size_out, device)
+    transform *= device.put(_high_pass(size_out, pixel_out_A, highpass_A), device.real)
+    out = device.fft.irfft2(transform, s=size_out)
+    std = float(out.std())
     # of a constant image only rounding is left; NaN stays NaN
-    out = -out / std if std > 1e-12 * np.abs(image).max() else 0.0 * out
+    rounding = 1e-12 if device.real is np.float64 else 1e-6
+    out = out / -std if std > rounding * np.abs(image).max() else 0.0 * out
     return out.astype(np.float32), (shape_out / exact)[::-1].copy()
 
 
-def _minus_plane(image: F64) -> F64:
+def _minus_plane(image: Any, device: Device) -> Any:
     y, x = (np.linspace(-1, 1, n) for n in image.shape)
+    x_there, y_there = device.put(x, device.real), device.put(y, device.real)[:, None]
     # x and y are centred, so the three terms of the plane are orthogonal and are fitted one by one
-    slope_x = (image * x).sum() / (image.shape[0] * (x * x).sum())
-    slope_y = (image * y[:, None]).sum() / (image.shape[1] * (y * y).sum())
-    return np.asarray(image - image.mean() - slope_x * x - slope_y * y[:, None])
+    slope_x = (image * x_there).sum() / (image.shape[0] * float((x * x).sum()))
+    slope_y = (image * y_there).sum() / (image.shape[1] * float((y * y).sum()))
+    return image - image.mean() - slope_x * x_there - slope_y * y_there
 
 
-def _resize_transform(transform: np.ndarray, shape_in: tuple[int, int], shape_out: tuple[int, int]) -> np.ndarray:
-    out = np.zeros((shape_out[0], shape_out[1] // 2 + 1), np.complex128)
+def _resize_transform(transform: Any, shape_in: tuple[int, int], shape_out: tuple[int, int], device: Device) -> Any:
+    out = device.xp.zeros((shape_out[0], shape_out[1] // 2 + 1), transform.dtype)
     rows, cols = min(shape_in[0], shape_out[0]) // 2, min(shape_in[1], shape_out[1]) // 2
     keep = cols + (shape_in[1] == shape_out[1])
     out[:rows, :keep] = transform[:rows, :keep]
@@ -52,6 +61,16 @@ def _high_pass(shape: tuple[int, int], pixel_A: float, highpass_A: float) -> F64
     q = np.hypot(fft.fftfreq(shape[0], pixel_A)[:, None], fft.rfftfreq(shape[1], pixel_A)[None])
     edge = np.clip(2 * (q * highpass_A - 0.5), 0, 1)
     return np.asarray(0.5 - 0.5 * np.cos(np.pi * edge))
+
+
+def extract_on(device: Device, image: Any, xy_px: F64, samples: Samples) -> Any:
+    """``extract_samples`` of all particles, where the image is."""
+    if not device.is_card:
+        return extract_samples(image, xy_px, np.ones(len(xy_px), bool), samples)
+    middle = np.rint(xy_px).astype(np.int64)
+    boxes = cut_on(device, image, middle - samples.box_px // 2, samples.box_px)
+    transforms = device.fft.rfft2(boxes)
+    return pack_on(device, transforms, samples.kx, samples.ky, xy_px - middle)
 
 
 def extract_samples(image: F32, xy_px: F64, keep: Bool, samples: Samples) -> F32:
@@ -92,9 +111,9 @@ def ring_power(images: F32, keep: Bool, samples: Samples) -> F64:
     return mean_of_rings(power_sums(images[keep]), int(keep.sum()), samples)
 
 
-def power_sums(images: F32) -> F64:
-    """(samples,) sums of |X|^2 over images (images, samples, 2), in float64."""
-    return np.asarray((images.astype(np.float64) ** 2).sum(axis=(0, 2)))
+def power_sums(images: Any) -> Any:
+    """(samples,) sums of |X|^2 over images (images, samples, 2), in float64, where the images are."""
+    return (images.astype(np.float64) ** 2).sum(axis=(0, 2))
 
 
 def mean_of_rings(power: F64, n_images: int, samples: Samples) -> F64:

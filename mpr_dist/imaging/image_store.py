@@ -1,4 +1,4 @@
-"""Where the samples of particle images are kept: in memory, or in a scratch file that is read block by block."""
+"""Where the samples of particle images are kept: in memory, in a scratch file read block by block, or on a card."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.errors import DiskFull, MprError, SeriesError
 from mpr_dist.units import F32, I64
 
@@ -97,7 +98,64 @@ class StreamedValues:
         return SeriesError(f"the scratch directory {self._directory} cannot be used ({error.strerror}); {need}")
 
 
-Values = F32 | StreamedValues
+class CardValues:
+    """The same array in the memory of a card."""
+
+    def __init__(self, shape: Shape, device: Device) -> None:
+        self.shape, self.device = shape, device
+        self._array = device.xp.zeros(shape, np.float32)
+
+    def __setitem__(self, place: tuple[I64, int], values: Any) -> None:
+        rows, t = place
+        self._array[self.device.put(rows), t] = values
+
+    def __getitem__(self, place: tuple[I64, int]) -> Any:
+        rows, t = place
+        return self._array[self.device.put(rows), t]
+
+    def blocks(self) -> Iterator[tuple[slice, Any]]:
+        """All particles at once."""
+        yield slice(0, self.shape[0]), self._array
+
+
+class CardStream:
+    """An array that a card cannot hold: the host keeps it, and puts as many particles there at a time as fit."""
+
+    def __init__(self, kept: F32 | StreamedValues, device: Device) -> None:
+        self.shape, self.device = kept.shape, device
+        self._kept = kept
+
+    def __setitem__(self, place: tuple[I64, int], values: Any) -> None:
+        self._kept[place] = self.device.take(values)
+
+    def __getitem__(self, place: tuple[I64, int]) -> Any:
+        return self.device.put(self._kept[place])
+
+    def blocks(self) -> Iterator[tuple[slice, Any]]:
+        """Particle after particle. On a card that others fill meanwhile, fewer of them at a time."""
+        step = max(1, self.device.room_bytes() // 4 // max(1, values_bytes((1, *self.shape[1:]))))
+        for part, values in blocks(self._kept):
+            start = part.start
+            while start < part.stop:
+                end = min(start + step, part.stop)
+                try:
+                    there = self.device.put(values[start - part.start : end - part.start])
+                except MemoryError:
+                    if step == 1:
+                        raise
+                    self.device.release()
+                    step //= 2
+                    continue
+                yield slice(start, end), there
+                start = end
+
+
+Values = F32 | StreamedValues | CardValues | CardStream
+
+
+def device_of(values: Values) -> Device:
+    """Where images are computed with."""
+    return values.device if isinstance(values, CardValues | CardStream) else HOST
 
 
 def values_bytes(shape: Shape) -> int:
@@ -112,19 +170,21 @@ def block_particles(shape: Shape) -> int:
 
 def blocks(values: Values) -> Iterator[tuple[slice, F32]]:
     """Which particles, and their samples (some, tilts, samples, 2); all at once where they are in memory."""
-    if isinstance(values, StreamedValues):
-        yield from values.blocks()
-    else:
+    if isinstance(values, np.ndarray):
         yield slice(0, len(values)), values
+    else:
+        yield from values.blocks()
 
 
 class ImageRoom:
     """Memory for images, ``bytes_left`` of it (None: no limit); what does not fit goes to files in ``scratch``.
 
-    A context: at its end the files are gone.
+    With a card they lie there, as far as half of its room goes; the rest is for what is computed with them. A context:
+    at its end the files are gone, and what the card kept.
     """
 
-    def __init__(self, bytes_left: int | None = None, scratch: Path | None = None) -> None:
+    def __init__(self, bytes_left: int | None = None, scratch: Path | None = None, device: Device = HOST) -> None:
+        self.device = device
         self._left = bytes_left
         self._scratch = scratch
         self._files = ExitStack()
@@ -136,6 +196,17 @@ class ImageRoom:
 
     def place(self, shape: Shape) -> Values:
         """Zeros of this shape, where there is room for them."""
+        if not self.device.is_card:
+            return self._place_on_host(shape)
+        if 2 * values_bytes(shape) > self.device.room_bytes():
+            return CardStream(self._place_on_host(shape), self.device)
+        try:
+            return CardValues(shape, self.device)
+        except MemoryError:  # others were faster
+            self.device.release()
+            return CardStream(self._place_on_host(shape), self.device)
+
+    def _place_on_host(self, shape: Shape) -> F32 | StreamedValues:
         needed = values_bytes(shape)
         if self._left is not None and needed > self._left:
             self.reserve(block_particles(shape) * values_bytes((1, *shape[1:])))
@@ -152,3 +223,4 @@ class ImageRoom:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._files.close()
+        self.device.release()

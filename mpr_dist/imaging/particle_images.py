@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.ctf import (
     ctf_terms,
@@ -18,9 +19,9 @@ from mpr_dist.imaging.ctf import (
     sideband_overlap,
 )
 from mpr_dist.imaging.dirt import LARGEST_SHARE, fill_masked, masked_share
-from mpr_dist.imaging.extract import extract_samples, mean_of_rings, power_sums, prepare_tilt_image
+from mpr_dist.imaging.extract import extract_on, mean_of_rings, power_sums, prepare_tilt_image
 from mpr_dist.imaging.geometry import contained, project
-from mpr_dist.imaging.image_store import ImageRoom, Values, blocks
+from mpr_dist.imaging.image_store import ImageRoom, Values, blocks, device_of
 from mpr_dist.imaging.samples import Samples, box_samples
 from mpr_dist.maths.kernels.compare import A2, COS2, EWALD, KX, KY, N_TABLES, ODD, OVERLAP, Q2_4, QX, QY, SIN2
 from mpr_dist.model.pose import Particles
@@ -48,7 +49,7 @@ class ParticleImages:
     """Attributes:
     samples: which Fourier samples, of which box.
     values: (particles, tilts, samples, 2) float32, divided by the noise amplitude; zero where not active. An array, or
-        a scratch file: ``blocks`` goes through both.
+        a scratch file, or either on a card: ``blocks`` goes through all of them.
     active: (particles, tilts) images that exist: contained in the tilt, the tilt is in use, and at most half of the
         disc of the particle is masked.
     xy_A: (particles, tilts, 2) the position to which the phases are referred.
@@ -63,7 +64,12 @@ class ParticleImages:
     noise: F64
     n_samples: I64
 
-    def blocks(self) -> Iterator[tuple[slice, F32]]:
+    @property
+    def device(self) -> Device:
+        """Where they are computed with."""
+        return device_of(self.values)
+
+    def blocks(self) -> Iterator[tuple[slice, Any]]:
         """Which particles, and their values: sums over all of them need no more than one block in memory."""
         return blocks(self.values)
 
@@ -95,25 +101,27 @@ def load_particle_images(
     """Cut, transform and whiten the images of all particles up to spatial frequency q_max (1/A).
 
     read_tilt(t) returns the average of tilt t (height, width), its pixel size in A, and its mask of dirt if it has
-    one: what is masked is filled with its surroundings. room: where the values go, by default into
-    memory; they are the same wherever they are. Raises SeriesError when no particle lies inside any tilt, or all that
-    do are masked, and for images that are not finite.
+    one: what is masked is filled with its surroundings. room: where the values go, by default into memory; they are the
+    same wherever the host has them. With a card everything from the tilt image on happens there, in float32. Raises
+    SeriesError when no particle lies inside any tilt, or all that do are masked, and for images that are not finite.
     """
+    room = room or ImageRoom()
     samples = box_samples(working_box(series, species, q_max), species.pixel_size_A, q_max)
     xy_A = project(series, particles).xy_A
     active = contained(series, xy_A, species.diameter_A)
     if not active.any():
         raise SeriesError(f"series {series.name}: no particle of {species.name} lies inside any tilt")
-    values = (room or ImageRoom()).place((len(particles), series.n_tilts, len(samples.kx), 2))
+    values = room.place((len(particles), series.n_tilts, len(samples.kx), 2))
     noise = np.ones((series.n_tilts, samples.n_rings))
     for t in np.flatnonzero(active.any(0)):
         tilt = TiltImage(*read_tilt(int(t)))
         image, active[:, t] = _without_dirt(tilt, xy_A[:, t], active[:, t], species.diameter_A)
         if not active[:, t].any():
             continue
-        image, growth = prepare_tilt_image(image, tilt.pixel_A, species.pixel_size_A, 4 * species.diameter_A)
+        pixels = tilt.pixel_A, species.pixel_size_A
+        prepared, growth = _prepared(image, *pixels, 4 * species.diameter_A, room.device)
         xy_px = xy_A[:, t] * growth / species.pixel_size_A
-        noise[t] = _cut_and_whiten(values, int(t), image, xy_px, active[:, t], samples)
+        noise[t] = _cut_and_whiten(values, int(t), prepared, xy_px, active[:, t], samples, room.device)
         if not np.isfinite(noise[t]).all():
             raise SeriesError(f"series {series.name}: an image of {species.name} holds NaN or infinite values")
     if not active.any():
@@ -121,20 +129,34 @@ def load_particle_images(
     return ParticleImages(samples, values, active, xy_A, noise, sample_limits(series, samples, weight_threshold))
 
 
-def _cut_and_whiten(values: Values, t: int, image: F32, xy_px: F64, active: Bool, samples: Samples) -> F64:
+def _prepared(image: F32, pixel_in_A: float, pixel_out_A: float, highpass_A: float, device: Device) -> tuple[Any, F64]:
+    """The tilt image as particles are cut from it, on the device; one too large for a card is prepared on the host."""
+    try:
+        return prepare_tilt_image(image, pixel_in_A, pixel_out_A, highpass_A, device)
+    except MemoryError:
+        if not device.is_card:
+            raise
+        device.release()
+        prepared, growth = prepare_tilt_image(image, pixel_in_A, pixel_out_A, highpass_A, HOST)
+        return device.put(prepared), growth
+
+
+def _cut_and_whiten(
+    values: Values, t: int, image: Any, xy_px: F64, active: Bool, samples: Samples, device: Device
+) -> F64:
     """Fill the values of one tilt, and its noise power (rings,).
 
     The noise is summed in groups of fixed size, so that it does not depend on where the values are.
     """
     kept = np.flatnonzero(active)
     groups = [kept[start : start + GROUP] for start in range(0, len(kept), GROUP)]
-    power = np.zeros(len(samples.kx))
+    power = device.xp.zeros(len(samples.kx))
     for rows in groups:
-        cut = extract_samples(image, xy_px[rows], np.ones(len(rows), bool), samples)
+        cut = extract_on(device, image, xy_px[rows], samples)
         power += power_sums(cut)
         values[rows, t] = cut
-    noise = np.maximum(mean_of_rings(power, len(kept), samples), 1e-12)
-    gain = (1 / np.sqrt(noise))[samples.ring].astype(np.float32)[:, None]
+    noise = np.maximum(mean_of_rings(device.take(power), len(kept), samples), 1e-12)
+    gain = device.put((1 / np.sqrt(noise))[samples.ring], np.float32)[:, None]
     for rows in groups:
         cut = values[rows, t]
         cut *= gain

@@ -17,7 +17,8 @@ from mpr_dist.errors import MprError, SeriesError
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import ParticleImages, kernel_tables
-from mpr_dist.maths.kernels.insert import insert
+from mpr_dist.imaging.passes import insert_images
+from mpr_dist.maths.kernels.cards import Seen
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
@@ -59,28 +60,20 @@ def backproject(
     n = grid_px(species)
     tables = kernel_tables(series, species, images, n)
     weight = tables.weight * tilt_scales(series).astype(np.float32)[tables.tilt_of_row, None]
-    limit = np.minimum(images.n_samples, images.samples.ring_end[-1])
-    largest = 0.0
-    view = views(series, particles).astype(np.float32)
-    defocus = (A_PER_UM * project(series, particles).defocus_um).astype(np.float32)
-    for part, values in images.blocks():
-        of_block = insert(
-            accumulators,
-            particles.half[part] - 1,
-            values,
-            images.active[part],
-            view[part],
-            defocus[part],
-            tables.astig,
-            tables.fixed,
-            weight,
-            tables.weight_row[part],
-            limit,
-            tables.tables,
-            tables.is_curved,
-            float(2.0**exponent),
-        )
-        largest = max(largest, float(of_block.max()))
+    projection = project(series, particles)
+    seen = Seen(
+        images.active,
+        views(series, particles).astype(np.float32),
+        (A_PER_UM * projection.defocus_um).astype(np.float32),
+        tables.astig,
+        tables.fixed,
+        weight,
+        tables.weight_row,
+        np.minimum(images.n_samples, images.samples.ring_end[-1]),
+        tables.tables,
+        tables.is_curved,
+    )
+    largest = insert_images(accumulators, particles.half - 1, images, seen, float(2.0**exponent))
     if not largest < LARGEST_CONTRIBUTION * 2.0**exponent:
         raise SeriesError(
             f"series {series.name}: a contribution of {largest / 2.0**exponent:g} to the half-map of "

@@ -9,17 +9,17 @@ The points are eliminated block by block (Schur complement), the dense rest is s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-
+from mpr_dist.arrays import HOST, Device, there_or_here
 from mpr_dist.units import F64
 
 
 @dataclass(frozen=True, eq=False)
 class NormalEquations:
     """Attributes:
-    s: (n, n) symmetric; b: (n, points, k); p: (points, k, k); g: (n,); h: (points, k).
+    s: (n, n) symmetric; b: (n, points, k); p: (points, k, k); g: (n,); h: (points, k). On the host.
+    device: what they are solved with.
     """
 
     s: F64
@@ -27,22 +27,32 @@ class NormalEquations:
     p: F64
     g: F64
     h: F64
+    device: Device = HOST
 
 
 def solve(equations: NormalEquations, damping: float = 0.0) -> tuple[F64, F64]:
     """Solution (n,), (points, k) with the diagonal multiplied by 1 + damping. LinAlgError if not positive definite."""
-    s = equations.s + np.diag(damping * np.diag(equations.s))
+    return there_or_here(equations.device, lambda device: _solved(equations, damping, device))
+
+
+def _there(equations: NormalEquations, device: Device) -> tuple[Any, ...]:
+    return tuple(device.put(each) for each in (equations.s, equations.b, equations.p, equations.g, equations.h))
+
+
+def _solved(equations: NormalEquations, damping: float, device: Device) -> tuple[F64, F64]:
+    xp = device.xp
+    s, b, p, g, h = _there(equations, device)
+    s = s + xp.diag(damping * xp.diag(s))
     if not equations.p.size:
-        return np.asarray(cho_solve(cho_factor(s, lower=True), equations.g)), np.zeros_like(equations.h)
-    p = equations.p + damping * np.eye(equations.p.shape[-1]) * equations.p
-    p_inverse = np.linalg.inv(p)
-    n, points, k = equations.b.shape
-    coupled = np.einsum("npk,pkl->npl", equations.b, p_inverse).reshape(n, points * k)
-    flat = equations.b.reshape(n, points * k)
-    reduced = s - coupled @ flat.T
-    x = cho_solve(cho_factor(reduced, lower=True), equations.g - coupled @ equations.h.ravel())
-    y = np.einsum("pkl,pl->pk", p_inverse, equations.h - np.einsum("npk,n->pk", equations.b, x))
-    return np.asarray(x), y
+        return device.take(device.factorised(s)(g)), device.take(xp.zeros_like(h))
+    p = p + damping * xp.eye(p.shape[-1]) * p
+    p_inverse = device.inverse(p)
+    n, points, k = b.shape
+    coupled = xp.einsum("npk,pkl->npl", b, p_inverse).reshape(n, points * k)
+    reduced = s - coupled @ b.reshape(n, points * k).T
+    x = device.factorised(reduced)(g - coupled @ h.ravel())
+    y = xp.einsum("pkl,pl->pk", p_inverse, h - xp.einsum("npk,n->pk", b, x))
+    return device.take(x), device.take(y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +66,20 @@ class Covariance:
 
 def covariance(equations: NormalEquations) -> Covariance:
     """Diagonal blocks of the inverse of the whole matrix."""
+    return there_or_here(equations.device, lambda device: _inverted(equations, device))
+
+
+def _inverted(equations: NormalEquations, device: Device) -> Covariance:
+    xp = device.xp
+    s, b, p, _, _ = _there(equations, device)
     if not equations.p.size:
-        return Covariance(np.asarray(np.linalg.inv(equations.s), np.float64), np.zeros_like(equations.b), equations.p)
-    p_inverse = np.linalg.inv(equations.p)
-    n, points, k = equations.b.shape
-    coupled = np.einsum("npk,pkl->npl", equations.b, p_inverse)
+        return Covariance(device.take(device.inverse(s)), device.take(xp.zeros_like(b)), device.take(p))
+    p_inverse = device.inverse(p)
+    n, points, k = b.shape
+    coupled = xp.einsum("npk,pkl->npl", b, p_inverse)
     flat = coupled.reshape(n, points * k)
-    reduced = equations.s - flat @ equations.b.reshape(n, points * k).T
-    dense = np.asarray(cho_solve(cho_factor(reduced, lower=True), np.eye(n)))
+    reduced = s - flat @ b.reshape(n, points * k).T
+    dense = device.factorised(reduced)(xp.eye(n))
     spread = (dense @ flat).reshape(n, points, k)
-    return Covariance(dense, -spread, p_inverse + np.einsum("npk,npl->pkl", coupled, spread))
+    of_points = p_inverse + xp.einsum("npk,npl->pkl", coupled, spread)
+    return Covariance(device.take(dense), device.take(-spread), device.take(of_points))

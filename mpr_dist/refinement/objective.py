@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mpr_dist.arrays import Device, there_or_here
 from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import KernelTables, ParticleImages, kernel_tables
+from mpr_dist.imaging.passes import compare_images
 from mpr_dist.imaging.reference import Reference
-from mpr_dist.maths.kernels.compare import compare, n_out
+from mpr_dist.maths.kernels.cards import Seen
 from mpr_dist.maths.solve import NormalEquations, covariance
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.pose import Particles
@@ -80,31 +82,21 @@ def products(
     to_grid = data.reference.grid_px * data.species.pixel_size_A
     extra = layout.kernel_rows(series, samples.qx, samples.qy, to_grid) if layout else ()
     reference = 1 - half if cross_half else half
-    view = views(series, particles).astype(np.float32)
     shift = (projection.xy_A - data.images.xy_A).astype(np.float32)
-    defocus = (A_PER_UM * projection.defocus_um).astype(np.float32)
-    n_samples = np.minimum(data.images.n_samples, limit)
+    seen = Seen(
+        data.images.active,
+        views(series, particles).astype(np.float32),
+        (A_PER_UM * projection.defocus_um).astype(np.float32),
+        tables.astig,
+        tables.fixed,
+        tables.weight,
+        tables.weight_row,
+        np.minimum(data.images.n_samples, limit),
+        tables.tables,
+        tables.is_curved,
+    )
     kinds_and_rows = _stacked(extra, len(samples.kx))
-    out = np.empty((*data.images.active.shape, n_out(len(extra))))
-    for part, values in data.images.blocks():
-        compare(
-            data.reference.volumes,
-            reference[part],
-            values,
-            data.images.active[part],
-            view[part],
-            shift[part],
-            defocus[part],
-            tables.astig,
-            tables.fixed,
-            tables.weight,
-            tables.weight_row[part],
-            n_samples,
-            tables.tables,
-            tables.is_curved,
-            *kinds_and_rows,
-            out[part],
-        )
+    out = compare_images(data.images, data.reference.volumes, reference, shift, seen, *kinds_and_rows)
     if not np.isfinite(out).all():
         raise SeriesError(f"series {series.name}: comparing {data.species.name} with its reference gave NaN")
     return _unpacked(out, N_BASIC + len(extra))
@@ -198,7 +190,9 @@ def evaluate(
     xm = sum((product.xm.sum(0) for product in passes), np.zeros(layout.n_tilts))
     mm = sum((product.mm.sum(0) for product in passes), np.zeros(layout.n_tilts))
     likelihood = float((2 * scale * xm - scale**2 * mm).sum())
-    equations, series_information, pose_information = _assemble(scale, passes, jacobians, layout)
+    equations, series_information, pose_information = there_or_here(
+        data[0].images.device, lambda device: _assemble(scale, passes, jacobians, layout, device)
+    )
     offset = layout.values(state) - layout.values(origin)
     equations, log_prior = _add_prior(equations, offset, prior)
     log_prior += _add_occam(equations, state, layout, occam)
@@ -257,7 +251,8 @@ def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
         geometric[layout.slices[each.name]] = not each.is_amplitude
     if not geometric.any() and not e.p.size:
         return np.zeros(layout.n_tilts)
-    blocks = covariance(NormalEquations(e.s[np.ix_(geometric, geometric)], e.b[geometric], e.p, e.g[geometric], e.h))
+    s = e.s[np.ix_(geometric, geometric)]
+    blocks = covariance(NormalEquations(s, e.b[geometric], e.p, e.g[geometric], e.h, e.device))
     information = evaluation.series_information
     place = np.cumsum(geometric) - 1
     out = np.zeros(layout.n_tilts)
@@ -275,7 +270,7 @@ def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
 def _add_prior(equations: NormalEquations, offset: F64, prior: Precision) -> tuple[NormalEquations, float]:
     pull = prior.series @ offset
     e = equations
-    return NormalEquations(e.s + prior.series, e.b, e.p, e.g - pull, e.h), -0.5 * float(offset @ pull)
+    return replace(e, s=e.s + prior.series, g=e.g - pull), -0.5 * float(offset @ pull)
 
 
 def _add_pose_prior(
@@ -291,20 +286,21 @@ def _add_pose_prior(
         h[part] -= np.einsum("pij,pi->pj", by_step, pull)
         value -= 0.5 * float((pull * offset).sum())
         start += len(now)
-    return NormalEquations(equations.s, equations.b, p, equations.g, h), value
+    return replace(equations, p=p, h=h), value
 
 
 def _assemble(
-    scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout
+    scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout, device: Device
 ) -> tuple[NormalEquations, tuple[F64, ...], F64]:
     """Chain rule: local gradient and information of every image -> normal equations in the model's parameters."""
+    xp, take = device.xp, device.take
     n, k = layout.n_series, layout.pose_size
-    n_points = sum(p.xm.shape[0] for p in passes) if layout.poses else 0
-    out = NormalEquations(
-        np.zeros((n, n)), np.zeros((n, n_points, k)), np.zeros((n_points, k, k)), np.zeros(n), np.zeros((n_points, k))
-    )
-    by_tilt = tuple(np.zeros((len(columns), len(columns))) for columns in layout.tilt_columns)
-    by_pose = np.zeros((layout.n_tilts, n_points, k, k))
+    n_points = sum(product.xm.shape[0] for product in passes) if layout.poses else 0
+    shapes = (n, n), (n, n_points, k), (n_points, k, k), (n,), (n_points, k)
+    s, b, p, g, h = (xp.zeros(shape) for shape in shapes)
+    out = NormalEquations(s, b, p, g, h, device)
+    by_tilt = tuple(xp.zeros((len(columns), len(columns))) for columns in layout.tilt_columns)
+    by_pose = xp.zeros((layout.n_tilts, n_points, k, k))
     start = 0
     for product, jac in zip(passes, jacobians, strict=True):
         points = slice(start, start + product.xm.shape[0])
@@ -312,8 +308,8 @@ def _assemble(
             gradient, information = _local(product, scale[t], t)
             _add_tilt(out, t, points, gradient, information, jac, by_tilt[t], by_pose[t])
         start += product.xm.shape[0]
-    out = NormalEquations(out.s, out.b, by_pose.sum(0), out.g, out.h)
-    return out, by_tilt, by_pose
+    s, b, p, g, h = (take(each) for each in (out.s, out.b, by_pose.sum(0), out.g, out.h))
+    return NormalEquations(s, b, p, g, h, device), tuple(take(each) for each in by_tilt), take(by_pose)
 
 
 def _local(product: Products, s: float, t: int) -> tuple[F64, F64]:
@@ -340,15 +336,16 @@ def _add_tilt(
     by_tilt: F64,
     by_pose: F64,
 ) -> None:
-    columns = jac.layout.tilt_columns[t]
-    j = jac.series(t)
+    put, xp = out.device.put, out.device.xp
+    columns, j = put(jac.layout.tilt_columns[t]), put(jac.series(t))
+    gradient, information = put(gradient), put(information)
     weighted = information @ j
-    own = np.tensordot(j, weighted, axes=([0, 1], [0, 1]))
+    own = xp.tensordot(j, weighted, axes=([0, 1], [0, 1]))
     by_tilt += own
-    out.s[np.ix_(columns, columns)] += own
-    out.g[columns] += np.tensordot(j, gradient, axes=([0, 1], [0, 1]))
+    out.s[xp.ix_(columns, columns)] += own
+    out.g[columns] += xp.tensordot(j, gradient, axes=([0, 1], [0, 1]))
     if jac.layout.poses:
-        k = jac.pose(t)
-        out.b[columns, points] += np.moveaxis(np.swapaxes(weighted, 1, 2) @ k, 1, 0)
-        by_pose[points] = np.swapaxes(k, 1, 2) @ information @ k
-        out.h[points] += np.einsum("plk,pl->pk", k, gradient)
+        k = put(jac.pose(t))
+        out.b[columns, points] += xp.moveaxis(xp.swapaxes(weighted, 1, 2) @ k, 1, 0)
+        by_pose[points] = xp.swapaxes(k, 1, 2) @ information @ k
+        out.h[points] += xp.einsum("plk,pl->pk", k, gradient)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "maths" / "kernels"))  # the formulas in plain numpy
+for room in ("maths/kernels", "refinement"):  # the formulas in plain numpy, and problems with a known answer
+    sys.path.append(str(Path(__file__).parents[1] / room))
 
 import shim
 

@@ -35,7 +35,7 @@ def kernel(name: str, entry: str, **macros: int) -> Kernel:
 
 
 class Seen(NamedTuple):
-    """How images are seen; arguments of the kernels under their names there, shapes as in ``compare``."""
+    """How images are seen: what fused pass and insertion take, under the names and in the shapes of ``compare``."""
 
     active: Bool
     views: F32
@@ -47,6 +47,11 @@ class Seen(NamedTuple):
     n_samples: I64
     tables: Any
     is_curved: bool
+
+    def of(self, particles: slice) -> Seen:
+        """The same for some particles."""
+        own = {name: getattr(self, name)[particles] for name in ("active", "views", "defocus", "weight_row")}
+        return self._replace(**own)
 
 
 def _places(device: Device, chosen: Bool) -> Any:

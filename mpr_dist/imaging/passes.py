@@ -1,0 +1,77 @@
+"""A pass over all particle images of a series, wherever they are: block after block, by numba or on a card."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mpr_dist.arrays import in_blocks
+from mpr_dist.imaging.particle_images import ParticleImages
+from mpr_dist.maths.kernels.cards import Seen, compare_on, insert_on
+from mpr_dist.maths.kernels.compare import compare, n_out
+from mpr_dist.maths.kernels.insert import insert
+from mpr_dist.units import F32, F64, I8, I64, Bool
+
+# of a card's room: sums at a time; images and tables need the rest
+SHARE_OF_SUMS = 0.5
+
+
+def compare_images(
+    images: ParticleImages, volumes: F32, reference: I64, shift: F32, seen: Seen, kinds: I64, rows: F32
+) -> F64:
+    """Inner products of all images with their models, (particles, tilts, n_out) float64; see ``kernels.compare``."""
+    device = images.device
+    out = np.empty((*seen.active.shape, n_out(len(kinds))))
+
+    def on_card(values: Any, first: int, rows_there: slice) -> None:
+        some = slice(first + rows_there.start, first + rows_there.stop)
+        there = values[rows_there]
+        found = compare_on(device, volumes, reference[some], there, shift[some], seen.of(some), kinds, rows)
+        out[some] = device.take(found)
+
+    for part, values in images.blocks():
+        if device.is_card:
+            in_blocks(device, len(values), len(values), partial(on_card, values, part.start))
+        else:
+            s = seen.of(part)
+            where = (s.active, s.views, shift[part], s.defocus, s.astig, s.fixed, s.weight, s.weight_row, s.n_samples)
+            compare(volumes, reference[part], values, *where, s.tables, s.is_curved, kinds, rows, out[part])
+    return out
+
+
+def insert_images(sums: I64, half: I8, images: ParticleImages, seen: Seen, scale: float) -> float:
+    """Add all images to the sums (2, z, y, x, 3) of their half-sets; see ``kernels.insert``.
+
+    Returns the largest contribution in units of the fixed point. On a card sums that do not fit are made slab by slab,
+    and reach the host's when they are complete: until then nothing is changed.
+    """
+    if images.device.is_card:
+        return max(_insert_half(sums[h], half == h, images, seen, scale) for h in (0, 1))
+    largest = 0.0
+    for part, values in images.blocks():
+        s = seen.of(part)
+        where = (s.active, s.views, s.defocus, s.astig, s.fixed, s.weight, s.weight_row, s.n_samples, s.tables)
+        largest = max(largest, float(insert(sums, half[part], values, *where, s.is_curved, scale).max()))
+    return largest
+
+
+def _insert_half(sums: I64, of_half: Bool, images: ParticleImages, seen: Seen, scale: float) -> float:
+    device, largest = images.device, [0.0]
+    chosen = np.broadcast_to(of_half[:, None], seen.active.shape)
+    if not (chosen & seen.active).any():
+        return 0.0
+
+    def work(planes: slice) -> None:
+        there = device.xp.zeros((planes.stop - planes.start, *sums.shape[1:]), np.int64)
+        most = 0.0
+        for part, values in images.blocks():
+            found = insert_on(device, there, planes.start, chosen[part], values, seen.of(part), scale)
+            most = max(most, float(found.max()))
+        sums[planes] += device.take(there)
+        largest[0] = max(largest[0], most)
+
+    fits = int(SHARE_OF_SUMS * device.room_bytes() // max(1, sums[0].nbytes))
+    in_blocks(device, len(sums), max(1, fits), work)
+    return largest[0]
