@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-for room in ("maths/kernels", "refinement"):  # the formulas in plain numpy, and problems with a known answer
-    sys.path.append(str(Path(__file__).parents[1] / room))
-
 import shim
 
 from mpr_dist.arrays import HOST, Device, open_device, why_no_card
+
+for room in ("maths/kernels", "refinement"):  # the formulas in plain numpy, and problems with a known answer
+    sys.path.append(str(Path(__file__).parents[1] / room))
 
 
 @pytest.fixture

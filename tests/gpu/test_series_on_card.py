@@ -65,7 +65,7 @@ def fsc(one, other):
 
 
 def test_a_refined_series_is_that_of_the_host(card, drawn):
-    """Every parameter ends within a twentieth of its standard deviation of where the host's ends; sigmas agree to 1 %."""
+    """Every parameter ends within a twentieth of its sigma of where the host's ends; sigmas agree to 1 %."""
     here, there = refined(drawn, drawn.data), refined(drawn, placed(drawn.data, card))
     layout = here.sigmas.layout
     away = layout.values(there.state) - layout.values(here.state)
@@ -75,7 +75,7 @@ def test_a_refined_series_is_that_of_the_host(card, drawn):
     poses = pose_offsets(there.state.particles[0], here.state.particles[0])
     spread = np.sqrt(np.diagonal(here.sigmas.pose_covariance, axis1=1, axis2=2))
     assert np.abs(poses / spread).max() < 0.05
-    np.testing.assert_allclose(there.sigmas.series_covariance.diagonal(), sigma**2, rtol=0.02)
+    np.testing.assert_allclose(there.sigmas.series_covariance.diagonal(), sigma**2, rtol=0.02)  # variances
     assert there.passes == here.passes
     assert there.objective[1] == pytest.approx(here.objective[1], rel=1e-4)
 
