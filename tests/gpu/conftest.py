@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 import shim
 
 from mpr_dist.arrays import HOST, Device, open_device, why_no_card
