@@ -44,3 +44,40 @@ def show(directory: PopulationDir) -> None:
     from mpr_dist.workflow.show import population_lines
 
     say(population_lines(load_population(directory)))
+
+
+@app.command(
+    epilog=examples("mpr-dist population verify pop", "mpr-dist population verify pop --hand --series TS_01 --json")
+)
+def verify(
+    directory: PopulationDir,
+    hand: Annotated[bool, typer.Option("--hand", help="Test which way the depth counts, on the images.")] = False,
+    series: Annotated[
+        list[str] | None, typer.Option(help="Test the hand in this tilt series only; may be repeated [default: all].")
+    ] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the sums as well.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Check every link, count, box, pixel size, unit and half-set, and say what to do about what is wrong.
+
+    Changes nothing. Exit code 0: no errors (there may be warnings); 1: there are errors.
+
+    --hand compares all images with the half-maps for both signs of the depth (Warp's AreAnglesInverted, RELION's
+    rlnTomoHand), each with the defocus that fits it best, and tells which is right, by how much, and how sure that is.
+    Particles are compared with the half-map that they are no part of. It reads every image once; a few series suffice.
+    """
+    import json as writer
+
+    from mpr_dist.workflow.verify import verify_population
+    from mpr_dist.workflow.verify_hand import verify_hand
+
+    findings = verify_population(directory, deep)
+    tested = verify_hand(directory, series) if hand else None
+    is_wrong = bool(findings.of("error")) or (tested is not None and tested.verdict == "wrong")
+    if json:
+        more = {} if tested is None else {"hand": tested.table()}
+        say([writer.dumps({"format_version": 1, "is_right": not is_wrong, **findings.table(), **more}, indent=1)])
+    else:
+        say([*findings.lines, *([] if tested is None else tested.lines)])
+    if is_wrong:
+        raise typer.Exit(1)

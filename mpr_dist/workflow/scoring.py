@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from mpr_dist.workflow.jobs import series_jobs
 from mpr_dist.workflow.reference_files import check_shape, read_mask
 from mpr_dist.workflow.resources import available_memory
 from mpr_dist.workflow.run_settings import ewald_in_force
-from mpr_dist.workflow.science import Context
+from mpr_dist.workflow.science import Context, SeriesJob, SpeciesInput
 from mpr_dist.workflow.series_io import SeriesState, read_state, tilt_reader
 from mpr_dist.workflow.species_state import latest_input
 
@@ -39,40 +40,56 @@ class LoadedSeries:
     data: tuple[SpeciesData, ...]
 
 
-def loaded_series(
-    population: Population, species: Sequence[str], series: Sequence[str] | None = None
-) -> Iterator[LoadedSeries]:
-    """Series with particles of these species, one after another, with their images up to where the half-maps agree.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The half-maps in force, ready to be compared with images, and the jobs of the series with particles."""
 
-    Raises:
-        InputError: the half-maps of a species share nothing, so that nothing can be compared with them.
-        SeriesError: an image cannot be read, or no particle lies inside any.
-    """
-    settings = RefineSettings(ewald=ewald_in_force(population.path))
-    inputs = tuple(latest_input(population, name) for name in species)
-    inputs = tuple(replace(one, species=replace(one.species, ewald=settings.ewald_sign)) for one in inputs)
-    references: dict[str, Reference] = {}
-    for one in inputs:
-        halves = [check_shape(read_volume(p)[0], one.species, str(p)) for p in (one.previous.half1, one.previous.half2)]
-        references[one.name], _ = prepare_reference(halves[0], halves[1], read_mask(one), one.species)
-        if not references[one.name].q_max > 0:
-            raise InputError(f"species {one.name}: its half-maps share nothing; refine or reconstruct it first")
-    context = Context(population.iteration + 1, True, settings, 0, "", inputs)
-    for job in series_jobs(population, context):
-        wanted = series is None or job.name in series
-        if not wanted or not any(population.species_named(name).particles_in(job.name) for name in species):
-            continue
+    inputs: tuple[SpeciesInput, ...]
+    references: dict[str, Reference]
+    jobs: dict[str, SeriesJob]
+
+    @staticmethod
+    def of(population: Population, species: Sequence[str]) -> Comparison:
+        """Raises InputError when the half-maps of a species share nothing, so that nothing can be compared."""
+        settings = RefineSettings(ewald=ewald_in_force(population.path))
+        inputs = tuple(latest_input(population, name) for name in species)
+        inputs = tuple(replace(one, species=replace(one.species, ewald=settings.ewald_sign)) for one in inputs)
+        context = Context(population.iteration + 1, True, settings, 0, "", inputs)
+        names = set(species)
+        full = {series for one in population.species if one.name in names for series, _ in one.particles}
+        jobs = {job.name: job for job in series_jobs(population, context) if job.name in full}
+        return Comparison(inputs, {one.name: _reference(one) for one in inputs}, jobs)
+
+    @contextmanager
+    def load(self, series: str) -> Iterator[LoadedSeries]:
+        """A series with its images up to where the half-maps agree.
+
+        Raises:
+            SeriesError: an image cannot be read, or no particle lies inside any.
+        """
+        job = self.jobs[series]
         state = read_state(job, job.previous)
         read = tilt_reader(state.series, job.source.pixel_size_A)
-        data, names = [], tuple(one.name for one in inputs if one.name in state.particles)
+        present = [one for one in self.inputs if one.name in state.particles]
+        threshold = job.context.settings.weight_threshold
         with ImageRoom(int(MEMORY_SHARE * available_memory())) as room:
-            for one in inputs:
-                if one.name in names:
-                    q_max, threshold = references[one.name].q_max, settings.weight_threshold
-                    particles = state.particles[one.name]
-                    images = load_particle_images(state.series, one.species, particles, read, q_max, threshold, room)
-                    data.append(SpeciesData(one.species, images, references[one.name]))
-            yield LoadedSeries(job.name, state, names, tuple(data))
+            data = []
+            for one in present:
+                reference, particles = self.references[one.name], state.particles[one.name]
+                images = load_particle_images(
+                    state.series, one.species, particles, read, reference.q_max, threshold, room
+                )
+                data.append(SpeciesData(one.species, images, reference))
+            yield LoadedSeries(series, state, tuple(one.name for one in present), tuple(data))
+
+
+def _reference(one: SpeciesInput) -> Reference:
+    paths = one.previous.half1, one.previous.half2
+    first, second = (check_shape(read_volume(path)[0], one.species, str(path)) for path in paths)
+    reference, _ = prepare_reference(first, second, read_mask(one), one.species)
+    if not reference.q_max > 0:
+        raise InputError(f"species {one.name}: its half-maps share nothing; refine or reconstruct it first")
+    return reference
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +108,25 @@ class Scores:
 def particle_scores(population: Population, species: str) -> Scores:
     """Scores of all particles of a species against the opposite half-map; one pass over the images."""
     rows, score, sigma = [], [], []
-    for loaded in loaded_series(population, (species,)):
-        particles, data = loaded.state.particles[species], loaded.data[0]
-        weights = tilt_scales(loaded.state.series)
-        product = products(loaded.state.series, particles, data, cross_half=True)
-        xm, mm = (product.xm * weights).sum(1), (product.mm * weights**2).sum(1)
-        amplitude = float(xm.sum() / mm.sum()) if mm.sum() > 0 else 0.0
-        if not amplitude > 0:
-            amplitude = np.inf  # nothing in this series agrees with the map: all scores are 0
-        seen = mm > 0
-        rows.append(particles.row)
-        score.append(np.divide(xm, mm, out=np.zeros_like(xm), where=seen) / amplitude)
-        sigma.append(np.where(seen, 1 / (np.sqrt(2 * np.where(seen, mm, 1.0)) * amplitude), np.inf))
+    comparison = Comparison.of(population, (species,))
+    for name in comparison.jobs:
+        with comparison.load(name) as loaded:
+            of_series = _scores(loaded, species)
+        rows.append(of_series.row)
+        score.append(of_series.score)
+        sigma.append(of_series.sigma)
     order = np.argsort(np.concatenate(rows), kind="stable")
     return Scores(*(np.concatenate(each)[order] for each in (rows, score, sigma)))
+
+
+def _scores(loaded: LoadedSeries, species: str) -> Scores:
+    particles, data = loaded.state.particles[species], loaded.data[0]
+    weights = tilt_scales(loaded.state.series)
+    product = products(loaded.state.series, particles, data, cross_half=True)
+    xm, mm = (product.xm * weights).sum(1), (product.mm * weights**2).sum(1)
+    amplitude = float(xm.sum() / mm.sum()) if mm.sum() > 0 else 0.0
+    if not amplitude > 0:
+        amplitude = np.inf  # nothing in this series agrees with the map: all scores are 0
+    seen = mm > 0
+    score = np.divide(xm, mm, out=np.zeros_like(xm), where=seen) / amplitude
+    return Scores(particles.row, score, np.where(seen, 1 / (np.sqrt(2 * np.where(seen, mm, 1.0)) * amplitude), np.inf))
