@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from mpr_dist.cli.alignment_options import aligned_stacks, alignment_request
 from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
+from mpr_dist.cli.shared import with_options
 
 app = group("Tilt series: add those of a Warp or RELION-5 project, list them, leave them out.")
 
@@ -17,9 +19,14 @@ app = group("Tilt series: add those of a Warp or RELION-5 project, list them, le
         "mpr-dist source add pop --name grid1 --warp-settings warp_tiltseries.settings",
         "mpr-dist source add pop --name grid1 --warp-settings warp_tiltseries.settings --max-tilts 15",
         "mpr-dist source add pop --name grid2 --relion-tomograms relion/tomograms.star",
+        "mpr-dist source add pop --name grid3 --imod etomo --stacks 'stacks/*.st' --ctf ctffind --mdoc mdocs",
+        "mpr-dist source add pop --name grid4 --aretomo aligned --stacks stacks --ctf aligned --mdoc mdocs \\",
+        "    --tomogram 4000x4000x1200",
     )
 )
+@with_options(aligned_stacks)
 def add(
+    context: typer.Context,
     directory: PopulationDir,
     name: Annotated[str, typer.Option(help="Name of the source.")],
     warp_settings: Annotated[
@@ -39,25 +46,32 @@ def add(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Add the tilt series of a Warp or a RELION project.
+    """Add the tilt series of a Warp or a RELION project, or stacks that IMOD or AreTomo aligned.
 
     Warp: reads the settings, the XML file of every tilt series, and the headers of its averages. RELION: reads the
     table of tomograms, the table of every tilt series, and the headers of its images, single or in stacks; deformations
-    of tomo_align become image warps. Lists what was taken and what was left out, with the reason.
+    of tomo_align become image warps. IMOD and AreTomo: stacks as they were aligned, with a table of defocus. Lists what
+    was taken and what was left out, with the reason.
     """
     from mpr_dist.errors import InputError
+    from mpr_dist.workflow.import_alignments import add_aligned_stacks
     from mpr_dist.workflow.import_relion import add_relion_source
     from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source, read_names
 
     names = None if files is None else read_names(files)
-    if warp_settings is not None and relion_tomograms is None:
+    options = context.params
+    given = [warp_settings is not None, relion_tomograms is not None, bool(options["imod"] or options["aretomo"])]
+    if sum(given) != 1:
+        raise InputError("give one of --warp-settings, --relion-tomograms, --imod and --aretomo")
+    if warp_settings is not None:
         request = SourceRequest(name, warp_settings, max_tilts, include_deselected, names)
         added = add_warp_source(directory, request)
-    elif relion_tomograms is not None and warp_settings is None:
+    elif relion_tomograms is not None:
         request = SourceRequest(name, relion_tomograms, max_tilts, include_deselected, names)
         added = add_relion_source(directory, request)
     else:
-        raise InputError("give one of --warp-settings and --relion-tomograms")
+        stacks = alignment_request(options, name, max_tilts, include_deselected, names)
+        added = add_aligned_stacks(directory, stacks)
     tell_import(added, json)
 
 

@@ -220,12 +220,10 @@ def _images(files: ImodFiles, n: int, n_images: int) -> tuple[I64, list[str]]:
 def _views(files: ImodFiles, options: Mapping[str, str], name: str) -> list[int]:
     """Numbers from 1 in a list such as "1,4-6"."""
     views: list[int] = []
-    for part in options.get(name, "").replace(" ", ",").split(","):
+    for part in filter(None, options.get(name, "").replace(" ", ",").split(",")):
         first, _, last = part.partition("-")
-        if not (first + (last or "0")).isdigit():
-            if part:
-                raise SeriesError(f"{files.tilt_com}: {name}: expected views such as 1,4-6, got '{options[name]}'")
-            continue
+        if not (first.isdigit() and (last or first).isdigit()):
+            raise SeriesError(f"{files.tilt_com}: {name}: expected views such as 1,4-6, got '{options[name]}'")
         views += range(int(first), int(last or first) + 1)
     return views
 

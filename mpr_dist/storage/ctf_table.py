@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpr_dist.errors import InputError
-from mpr_dist.storage.particle_columns import Columns, list_of, series_key
+from mpr_dist.storage.particle_columns import Columns, series_key
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.units import F64, I64, Bool
 

@@ -11,7 +11,7 @@ from mpr_dist.errors import InputError, SeriesError
 from mpr_dist.storage.alignments import Alignment
 from mpr_dist.storage.mdoc import MdocImage, read_mdoc
 from mpr_dist.storage.particle_columns import series_key
-from mpr_dist.units import F64
+from mpr_dist.units import F64, I64
 
 ORDERS = ("symmetric", "ascending", "descending", "stack")
 ANGLE_TOLERANCE_DEG = 1.0  # between angles that belong together; less than half of what tilts differ by
@@ -103,14 +103,14 @@ def _mdoc_images(name: str, path: Path) -> list[MdocImage]:
     return [image for file in own for image in read_mdoc(file).images]
 
 
-def _matched(name: str, path: Path, images: list[MdocImage], alignment: Alignment) -> np.ndarray:
+def _matched(name: str, path: Path, images: list[MdocImage], alignment: Alignment) -> I64:
     """Image of every tilt: by its number in the stack where that fits, else by the nearest angle."""
     angle = np.array([image.angle_deg for image in images])
     by_number = {image.number: place for place, image in enumerate(images)}
     if len(by_number) == len(images) == alignment.n_images and set(by_number) == set(range(len(images))):
         place = np.array([by_number[int(image)] for image in alignment.image])
         if float(np.ptp(angle[place] - alignment.stage_deg)) < SPREAD_TOLERANCE_DEG:
-            return place
+            return np.asarray(place)
     place = np.argmin(np.abs(angle[None] - alignment.stage_deg[:, None]), axis=1)
     off = float(np.abs(angle[place] - alignment.stage_deg).max())
     if len(set(place.tolist())) < len(place) or off > ANGLE_TOLERANCE_DEG:
@@ -118,4 +118,4 @@ def _matched(name: str, path: Path, images: list[MdocImage], alignment: Alignmen
             f"{path}: the tilt angles of {name} do not fit those of {alignment.path} (up to {off:.1f} degrees off); "
             "keep the .rawtlt beside the .tlt, or give the doses in the table of defocus"
         )
-    return place
+    return np.asarray(place)

@@ -27,8 +27,8 @@ from mpr_dist.workflow.exposures import Exposures, doses_of
 from mpr_dist.workflow.import_warp import SourceSummary, chosen_tilts
 from mpr_dist.workflow.source_reading import SeriesFacts, source_reading
 
-CTF_ENDS = ("_CTF.txt", "_ctf.txt", "_ctffind.txt", "_ctffind4.txt", "_st_CTF.txt", "_ctf.star", "_ctf.csv")
-CTF_ENDS = (*CTF_ENDS, ".txt", ".star", ".csv")
+_OF_CTFFIND = ("_CTF.txt", "_ctf.txt", "_ctffind.txt", "_ctffind4.txt", "_st_CTF.txt", ".txt")
+CTF_ENDS = (*_OF_CTFFIND, "_ctf.star", "_ctf.csv", ".star", ".csv")
 LEAST_DEFOCUS_A = 100.0  # less, on average, means that a table has um
 
 Kind = tuple[tuple[int, int], float, tuple[int, int, int]]
@@ -150,7 +150,8 @@ def _examine(stack: Path, request: AlignmentRequest, shared: CtfTable | None) ->
     volume = request.tomogram_px or alignment.tomogram_px
     if volume is None:
         raise SeriesError(
-            f"{alignment.path}: the size of the tomogram is not known; give it in pixels of the stack (--tomogram XxYxZ)"
+            f"{alignment.path}: does not say the size of the tomogram; give it in pixels of the stack "
+            "(--tomogram XxYxZ)"
         )
     table = _table_of(name, request, shared)
     rows = _rows(table, alignment)
@@ -206,7 +207,9 @@ def _alignment(name: str, request: AlignmentRequest, n_images: int) -> Alignment
 def _table_of(name: str, request: AlignmentRequest, shared: CtfTable | None) -> CtfTable:
     if shared is not None:
         if shared.series is None and len(request.stacks) > 1:
-            raise InputError(f"{shared.path}: has no column with the series, but there are {len(request.stacks)} stacks")
+            raise InputError(
+                f"{shared.path}: has no column with the series, but there are {len(request.stacks)} stacks"
+            )
         return shared.of(name)
     tried = [request.ctf / f"{name}{end}" for end in CTF_ENDS]
     found = next((path for path in tried if path.is_file()), None)
@@ -261,15 +264,17 @@ def _publish(population: Population, source: Source, kept: Sequence[_Candidate])
 
 def _reading(source: Source, request: AlignmentRequest, kept: Sequence[_Candidate], left_out: int) -> Reading:
     program = "IMOD" if request.imod is not None else "AreTomo"
-    shifts = f"those of {program} in pixels of {request.alignment_pixel_A or source.pixel_size_A:g} A, added in the image"
+    shifts = (
+        f"those of {program} in pixels of {request.alignment_pixel_A or source.pixel_size_A:g} A, added in the image"
+    )
     if request.imod is not None:
         shifts += "; half a pixel less, because IMOD turns about (n-1)/2"
     facts = [SeriesFacts.of(c.made.series, np.array(c.entry.active)) for c in kept]
     names = f"stacks, such as '{kept[0].made.series.image_paths[0].name}' of '{kept[0].entry.name}'."
     reading = source_reading(source, facts, origins=f"{shifts}.", names=names)
     notes = [
-        f"The tomogram is that of {program} with z along the beam (trimvol -rx, never -yz): its tilt angles are -1 times "
-        "Warp's.",
+        f"The tomogram is that of {program} with z along the beam (trimvol -rx, never -yz); its tilt angles are stored "
+        "with the other sign, as Warp's geometry needs them.",
         f"CTF: {kept[0].ctf}.",
         f"Doses: {kept[0].doses}.",
     ]

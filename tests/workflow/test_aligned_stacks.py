@@ -1,0 +1,226 @@
+"""A Warp project told in the files of IMOD, AreTomo and CTFFIND is the same project: positions, defocus, images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from mpr_dist.errors import InputError
+from mpr_dist.imaging.geometry import project as project_particles
+from mpr_dist.model.tilt_series import TiltSeries
+from mpr_dist.storage.mrc import read_image
+from mpr_dist.storage.population import load_population
+from mpr_dist.storage.warp_xml import read_tilt_series
+from mpr_dist.workflow.create import create_population
+from mpr_dist.workflow.exposures import Exposures
+from mpr_dist.workflow.import_alignments import AlignmentRequest, add_aligned_stacks
+
+NAME = "TS_01"
+
+
+@pytest.fixture(scope="module")
+def series(project) -> TiltSeries:
+    """As Warp's XML has it; only what the other programs can say as well."""
+    nominal = project.series[NAME]
+    return read_tilt_series(project.files.xml(NAME), volume_size_A=nominal.volume_size_A)
+
+
+@pytest.fixture
+def folder(series, project, tmp_path) -> Path:
+    """A stack, in the order of the XML."""
+    with mrcfile.new(tmp_path / f"{NAME}.st") as mrc:
+        mrc.set_data(np.stack([read_image(path) for path in series.image_paths]))
+        mrc.voxel_size = project.settings.pixel_A
+    return tmp_path
+
+
+def write_imod(folder: Path, series: TiltSeries, pixel_A: float) -> None:
+    """Aligned = M (raw - c) + d + c with M the rotation by minus the axis angle; tilt angles are minus Warp's."""
+    a = np.deg2rad(series.axis_angle_deg)
+    matrix = np.stack([np.cos(a), np.sin(a), -np.sin(a), np.cos(a)], -1).reshape(-1, 2, 2)
+    moved = -np.einsum("tij,tj->ti", matrix, (series.axis_offset_A + pixel_A / 2) / pixel_A)
+    rows = np.concatenate([matrix.reshape(-1, 4), moved], axis=1)
+    np.savetxt(folder / f"{NAME}.xf", rows, fmt="%12.7f")
+    np.savetxt(folder / f"{NAME}.tlt", -series.angle_deg - 1.5, fmt="%.4f")
+    np.savetxt(folder / f"{NAME}.rawtlt", -series.angle_deg - 2, fmt="%.4f")
+    x, y, z = np.rint(series.volume_size_A / pixel_A).astype(int)
+    lines = [
+        "$tilt -StandardInput",
+        "# comment",
+        f"THICKNESS {z}",
+        f"FULLIMAGE {x} {y}",
+        "OFFSET 1.5",
+        "EXCLUDELIST 2,4-4",
+    ]
+    (folder / "tilt.com").write_text("\n".join(lines))
+
+
+def write_aln(folder: Path, series: TiltSeries, pixel_A: float) -> None:
+    shift = series.axis_offset_A / pixel_A
+    lines = ["# AreTomo Alignment / Priims bprmMn", f"# RawSize = 10 20 {series.n_tilts}", "# NumPatches = 1"]
+    lines += ["# AlphaOffset =     0.00", "# SEC     ROT         GMAG       TX          TY  ..."]
+    for i in range(series.n_tilts):
+        row = (i, series.axis_angle_deg[i], 1, *shift[i], 1, 1, 1, 0, -series.angle_deg[i])
+        lines.append(" ".join(f"{v:.5f}" for v in row))
+    lines += ["# Local Alignment", "0 0 1.0 2.0 0.1 0.1 1.0"]
+    (folder / f"{NAME}.aln").write_text("\n".join(lines))
+
+
+def write_ctffind(folder: Path, series: TiltSeries) -> Path:
+    lines = ["# Columns: #1 micrograph number; ..."]
+    mean, half = (series.optics.defocus_um.values.ravel(), series.optics.defocus_delta_um.values.ravel() / 2)
+    angle, phase = series.optics.defocus_angle_deg.values.ravel(), series.optics.phase_shift_pi.values.ravel() * np.pi
+    for i in range(series.n_tilts):
+        values = [(mean[i] + half[i]) * 1e4, (mean[i] - half[i]) * 1e4, angle[i], phase[i], 0.1]
+        lines.append(" ".join([str(i + 1), *(f"{v:.3f}" for v in values), "inf"]))
+    path = folder / f"{NAME}_CTF.txt"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def write_mdoc(folder: Path, series: TiltSeries) -> Path:
+    """In the order of exposure, so that ZValue is not the place in the stack."""
+    lines = ["PixelSpacing = 4", "", "[T =     Tilt axis angle = 85.3, binning = 4  spot = 8  camera = 2]", ""]
+    for number, i in enumerate(np.argsort(series.dose)):
+        lines += [f"[ZValue = {number}]", f"TiltAngle = {-series.angle_deg[i] - 2:.3f}", "ExposureDose = 0"]
+        lines += [f"DateTime = 30-Nov-15  15:{number:02d}:38", "SomethingNew = 1 2", ""]
+    path = folder / f"{NAME}.mdoc"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def request(folder: Path, series: TiltSeries, **changes) -> AlignmentRequest:
+    hand = -1 if series.are_angles_inverted else 1
+    dose = float(np.sort(series.dose)[1])
+    values = {"name": "stacks", "stacks": (folder / f"{NAME}.st",), "ctf": write_ctffind(folder, series), "hand": hand}
+    values |= {"exposures": Exposures(mdoc=write_mdoc(folder, series), dose_per_tilt=dose)}
+    return AlignmentRequest(**(values | changes))
+
+
+def taken(folder: Path, series: TiltSeries) -> TiltSeries:
+    population = load_population(folder / "pop")
+    return read_tilt_series(population.files(0).series(NAME).xml, volume_size_A=series.volume_size_A)
+
+
+@pytest.mark.parametrize("program", ["imod", "aretomo"])
+def test_the_same_series(program, folder, series, project):
+    """Positions to 1e-3 A, defocus to 0.1 A, doses, and the images of the stack."""
+    pixel_A = project.settings.pixel_A
+    create_population(folder / "pop", "test")
+    if program == "imod":
+        write_imod(folder, series, pixel_A)
+        changes = {"imod": folder}
+    else:
+        write_aln(folder, series, pixel_A)
+        size = tuple(int(n) for n in np.rint(series.volume_size_A / pixel_A))
+        exposures = Exposures(dose_per_tilt=1.0, order="stack")
+        changes = {"aretomo": (folder,), "tomogram_px": size, "exposures": exposures}
+    summary = add_aligned_stacks(folder / "pop", request(folder, series, **changes))
+    made, poses = taken(folder, series), project.particles[NAME]
+    before, after = (project_particles(s, poses) for s in (series, made))
+    assert np.abs(before.xy_A - after.xy_A).max() < 1e-3
+    assert np.abs(before.defocus_um - after.defocus_um).max() < 1e-5
+    np.testing.assert_allclose(made.dose, series.dose if program == "imod" else np.arange(series.n_tilts), atol=1e-4)
+    for old, new in zip(series.image_paths, made.image_paths, strict=True):
+        np.testing.assert_array_equal(read_image(new), read_image(old))
+    entry = summary.source.series[0]
+    if program == "imod":
+        assert [i for i, use in enumerate(entry.active) if not use] == [1, 3]
+    told = " ".join(summary.lines)
+    for words in (
+        "Positions: ",
+        "Shifts: those of",
+        "Angles: ",
+        "Units: ",
+        "Names: stacks",
+        "CTF: ",
+        "Doses: ",
+        "Dropped: ",
+    ):
+        assert words in told
+    assert ("1 local alignments are NOT APPLIED" in told) == (program == "aretomo")
+
+
+def test_a_table_of_ones_own(folder, series, project):
+    """CSV with series, image, defocus and dose; the tilts may be in any order there."""
+    write_imod(folder, series, project.settings.pixel_A)
+    (folder / "tilt.com").write_text((folder / "tilt.com").read_text().replace("EXCLUDELIST", "OTHER"))
+    u = series.optics.defocus_um.values.ravel() * 1e4
+    order = np.argsort(series.dose)
+    lines = ["Series,image,defocus_u,dose", *(f"{NAME}.mrc,{i + 1},{u[i]:.2f},{series.dose[i]:.4f}" for i in order)]
+    table = folder / "all.csv"
+    table.write_text("\n".join([*lines, "TS_02,1,20000,0"]))
+    create_population(folder / "pop", "test")
+    add_aligned_stacks(folder / "pop", request(folder, series, imod=folder, ctf=table, exposures=Exposures()))
+    made = taken(folder, series)
+    np.testing.assert_allclose(made.optics.defocus_um.values.ravel(), u / 1e4, atol=1e-6)
+    np.testing.assert_allclose(made.dose, series.dose, atol=1e-4)
+
+
+def spoil(folder: Path, name: str, old: str, new: str) -> None:
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        (f"{NAME}.xf", "\n", "\nx ", "expected 6 numbers"),
+        (f"{NAME}.tlt", "\n", " 1\n", "expected 1 numbers"),
+        (f"{NAME}_CTF.txt", "\n1 ", "\n2 ", "not of images 1 to 7"),
+        (f"{NAME}_CTF.txt", "inf", "inf\n9 1 2", "expected 7 numbers"),
+        (f"{NAME}.mdoc", "DateTime = 30-Nov-15", "DateTime = yesterday", "is not understood"),
+        (f"{NAME}.mdoc", "TiltAngle = -2.000", "TiltAngle = 50", "do not fit"),
+        ("tilt.com", "FULLIMAGE", "ELSE", "does not say the size"),
+        ("tilt.com", "2,4-4", "2,a", "expected views"),
+    ],
+)
+def test_what_cannot_be_used(name, old, new, words, folder, series, project):
+    """The file and the place are named, nothing is added."""
+    write_imod(folder, series, project.settings.pixel_A)
+    create_population(folder / "pop", "test")
+    asked = request(folder, series, imod=folder)
+    spoil(folder, name, old, new)
+    with pytest.raises(InputError, match=words):
+        add_aligned_stacks(folder / "pop", asked)
+    assert not load_population(folder / "pop").sources
+
+
+def test_without_doses_it_is_refused(folder, series, project):
+    write_imod(folder, series, project.settings.pixel_A)
+    create_population(folder / "pop", "test")
+    with pytest.raises(InputError, match="nothing says in which order"):
+        add_aligned_stacks(folder / "pop", request(folder, series, imod=folder, exposures=Exposures()))
+    with pytest.raises(InputError, match="ExposureDose of TS_01 is 0"):
+        add_aligned_stacks(folder / "pop", request(folder, series, imod=folder, exposures=Exposures(mdoc=folder)))
+
+
+def test_command(folder, series, project, tmp_path, capsys):
+    """From the command line, with a folder, a pattern, and an order of exposure."""
+    from mpr_dist.cli.app import run
+
+    write_imod(folder, series, project.settings.pixel_A)
+    write_ctffind(folder, series)
+    create_population(folder / "pop", "test")
+    words = [
+        "source",
+        "add",
+        folder / "pop",
+        "--name",
+        "s",
+        "--imod",
+        folder,
+        "--stacks",
+        f"{folder}/*.st",
+        "--ctf",
+        folder,
+    ]
+    words += ["--dose-per-tilt", 3, "--order", "symmetric", "--hand", 1, "--max-tilts", 3]
+    assert run([str(word) for word in words]) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert f"{NAME}: 3 of {series.n_tilts} tilts" in out
+    assert "3 e/A^2 per tilt, order symmetric" in out
