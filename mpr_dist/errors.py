@@ -19,6 +19,10 @@ class SeriesError(MprError):
     """One tilt series cannot be processed; the run goes on without it."""
 
 
+class NotSeen(SeriesError):
+    """No particle of a species can be seen in a tilt series; others may be."""
+
+
 class PopulationError(MprError):
     """The population's own files are missing, locked, or contradict one another."""
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpr_dist.arrays import HOST, Device
-from mpr_dist.errors import SeriesError
+from mpr_dist.errors import NotSeen, SeriesError
 from mpr_dist.imaging.ctf import (
     ctf_terms,
     delocalisation_A,
@@ -103,14 +103,14 @@ def load_particle_images(
     read_tilt(t) returns the average of tilt t (height, width), its pixel size in A, and its mask of dirt if it has
     one: what is masked is filled with its surroundings. room: where the values go, by default into memory; they are the
     same wherever the host has them. With a card everything from the tilt image on happens there, in float32. Raises
-    SeriesError when no particle lies inside any tilt, or all that do are masked, and for images that are not finite.
+    NotSeen when no particle lies inside any tilt or all that do are masked, SeriesError for images that are not finite.
     """
     room = room or ImageRoom()
     samples = box_samples(working_box(series, species, q_max), species.pixel_size_A, q_max)
     xy_A = project(series, particles).xy_A
     active = contained(series, xy_A, species.diameter_A)
     if not active.any():
-        raise SeriesError(f"series {series.name}: no particle of {species.name} lies inside any tilt")
+        raise NotSeen(f"series {series.name}: no particle of {species.name} lies inside any tilt")
     values = room.place((len(particles), series.n_tilts, len(samples.kx), 2))
     noise = np.ones((series.n_tilts, samples.n_rings))
     for t in np.flatnonzero(active.any(0)):
@@ -125,7 +125,7 @@ def load_particle_images(
         if not np.isfinite(noise[t]).all():
             raise SeriesError(f"series {series.name}: an image of {species.name} holds NaN or infinite values")
     if not active.any():
-        raise SeriesError(f"series {series.name}: all particles of {species.name} are masked in every tilt")
+        raise NotSeen(f"series {series.name}: all particles of {species.name} are masked in every tilt")
     return ParticleImages(samples, values, active, xy_A, noise, sample_limits(series, samples, weight_threshold))
 
 

@@ -14,7 +14,12 @@ import numpy as np
 
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.refinement.classes.amplitude import BfactorClass, LogScaleClass
+from mpr_dist.refinement.classes.amplitude import (
+    BfactorClass,
+    LogScaleClass,
+    SpeciesBfactorClass,
+    SpeciesScaleClass,
+)
 from mpr_dist.refinement.classes.base import KernelRow, ParameterClass
 from mpr_dist.refinement.classes.ctf import (
     AstigmatismClass,
@@ -33,8 +38,11 @@ from mpr_dist.units import F64, I64
 N_BASIC = BFACTOR + 1
 
 
-def classes_of(settings: RefineSettings) -> tuple[ParameterClass, ...]:
-    """The classes that settings ask for, in the order of the vector; amplitudes are always there, scales last."""
+def classes_of(settings: RefineSettings, species: tuple[str, ...] = ()) -> tuple[ParameterClass, ...]:
+    """The classes that settings ask for, in the order of the vector; amplitudes are always there, scales last.
+
+    species: the names of several that are refined together have amplitudes of their own.
+    """
     even = tuple(order for order in settings.aberrations if order % 2 == 0)
     odd = tuple(order for order in settings.aberrations if order % 2)
     found: list[ParameterClass] = []
@@ -51,6 +59,8 @@ def classes_of(settings: RefineSettings) -> tuple[ParameterClass, ...]:
         (bool(even), EvenAberrationsClass(even)),
         (bool(odd), OddAberrationsClass(odd)),
         (settings.magnification, MagnificationClass()),
+        (len(species) > 1, SpeciesScaleClass(species)),
+        (len(species) > 1, SpeciesBfactorClass(species)),
         (True, BfactorClass()),
         (True, LogScaleClass()),
     )
@@ -72,8 +82,8 @@ class Layout:
     samples: int = 1
 
     @staticmethod
-    def of(settings: RefineSettings, series: TiltSeries, samples: int = 1) -> Layout:
-        return Layout.with_classes(classes_of(settings), series, settings.particles, samples)
+    def of(settings: RefineSettings, series: TiltSeries, samples: int = 1, species: tuple[str, ...] = ()) -> Layout:
+        return Layout.with_classes(classes_of(settings, species), series, settings.particles, samples)
 
     @staticmethod
     def with_classes(classes: tuple[ParameterClass, ...], series: TiltSeries, poses: bool, samples: int = 1) -> Layout:

@@ -31,15 +31,17 @@ SHIFT, TURN, DEFOCUS, BFACTOR = slice(0, 2), slice(2, 5), 5, 6
 class Linearisation:
     """Attributes:
     series, particles, projection: the state, and where it puts every particle.
+    species: place among the species.
     """
 
     series: TiltSeries
     particles: Particles
     projection: Projection
+    species: int = 0
 
     @staticmethod
-    def of(series: TiltSeries, particles: Particles) -> Linearisation:
-        return Linearisation(series, particles, project(series, particles))
+    def of(series: TiltSeries, particles: Particles, species: int = 0) -> Linearisation:
+        return Linearisation(series, particles, project(series, particles), species)
 
     @cached_property
     def position_A(self) -> F64:

@@ -18,6 +18,7 @@ from mpr_dist.imaging.particle_images import KernelTables, ParticleImages, kerne
 from mpr_dist.imaging.passes import compare_images
 from mpr_dist.imaging.reference import Reference
 from mpr_dist.maths.kernels.cards import Seen
+from mpr_dist.maths.kernels.compare import Q2_4
 from mpr_dist.maths.solve import NormalEquations, covariance
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.pose import Particles
@@ -27,8 +28,9 @@ from mpr_dist.refinement.classes.base import KernelRow
 from mpr_dist.refinement.jacobian import Jacobian
 from mpr_dist.refinement.layout import N_BASIC, Layout
 from mpr_dist.refinement.linearisation import BFACTOR, Linearisation
+from mpr_dist.refinement.occam import Occam
 from mpr_dist.refinement.priors import Precision
-from mpr_dist.refinement.state import POSE_SIZE, State, offset_derivative, pose_offsets
+from mpr_dist.refinement.state import AS_ITS_TILT, POSE_SIZE, State, Strength, offset_derivative, pose_offsets
 from mpr_dist.units import A_PER_UM, F32, F64, I64
 
 
@@ -65,10 +67,13 @@ def products(
     particles: Particles,
     data: SpeciesData,
     layout: Layout | None = None,
+    strength: Strength = AS_ITS_TILT,
     *,
     cross_half: bool = False,
 ) -> Products:
     """One pass over the images of one species. cross_half compares with the other half-set's reference.
+
+    strength: of the species, beyond that of the tilts; part of the model at scale 1.
 
     The layout says which derivatives are taken besides the basic seven; None: no others.
     """
@@ -83,13 +88,16 @@ def products(
     extra = layout.kernel_rows(series, samples.qx, samples.qy, to_grid) if layout else ()
     reference = 1 - half if cross_half else half
     shift = (projection.xy_A - data.images.xy_A).astype(np.float32)
+    weight = tables.weight
+    if strength != AS_ITS_TILT:
+        weight = (weight * np.exp(strength[0] + strength[1] * tables.tables[Q2_4])).astype(np.float32)
     seen = Seen(
         data.images.active,
         views(series, particles).astype(np.float32),
         (A_PER_UM * projection.defocus_um).astype(np.float32),
         tables.astig,
         tables.fixed,
-        tables.weight,
+        weight,
         tables.weight_row,
         np.minimum(data.images.n_samples, limit),
         tables.tables,
@@ -124,6 +132,7 @@ class Evaluation:
     equations: normal equations of the whole problem (prior included).
     xm, mm: (tilts,) sums over particles at scale 1.
     series_information: per tilt, (its parameters, same) what its images say about the parameters they depend on.
+    species_information: the same of every species alone; (species, tilts) signal: <m,m> at the scale of the tilt.
     pose_information: (tilts, points, pose size, same) what each tilt adds to the normal matrix of every pose.
     steepness: (tilts,) d log(information) / d B of each tilt, A^-2.
     occam: the cost of amplitude it includes.
@@ -135,41 +144,11 @@ class Evaluation:
     xm: F64
     mm: F64
     series_information: tuple[F64, ...]
+    species_information: tuple[tuple[F64, ...], ...]
+    signal: F64
     pose_information: F64
     steepness: F64
     occam: Occam | None
-
-
-@dataclass(frozen=True, eq=False)
-class Occam:
-    """Cost of amplitude in tilts whose geometry is fitted to the same images.
-
-    The marginal likelihood of scale and B-factor (Laplace's approximation over the geometry) differs from the joint one
-    by -1/2 log det H. A tilt that determines d of its n geometric parameters at (s0, B0) contributes about
-        -n/2 log(1 + r x),   x = (s / s0)^2 exp(steepness (B - B0)),   r = d / (n - d)
-    which has the right slope, -d/2 per unit of log x, and vanishes with the signal. Without it weak tilts look stronger
-    the more is fitted to their noise, and every standard deviation comes out too small.
-
-    Attributes:
-        n: (tilts,) parameters; r: (tilts,); steepness: (tilts,) d log(information) / d B, A^-2.
-        log_scale, bfactor: (tilts,) where they were taken.
-    """
-
-    n: F64
-    r: F64
-    steepness: F64
-    log_scale: F64
-    bfactor: F64
-
-    def at(self, state: State) -> tuple[float, F64, F64]:
-        """Value, and per tilt the slope and curvature with respect to log x."""
-        change = state.series.weights.bfactor.values.ravel() - self.bfactor
-        rx = self.r * np.exp(np.minimum(2 * (state.log_scale - self.log_scale) + self.steepness * change, 50.0))
-        return (
-            -0.5 * float((self.n * np.log1p(rx)).sum()),
-            -0.5 * self.n * rx / (1 + rx),
-            0.5 * self.n * rx / (1 + rx) ** 2,
-        )
 
 
 def evaluate(
@@ -184,13 +163,17 @@ def evaluate(
 ) -> Evaluation:
     """Value, gradient and normal matrix at a state; one pass over the images. origin: the prior's centre."""
     pairs = tuple(zip(state.particles, data, strict=True))
-    passes = [products(state.series, p, d, layout, cross_half=cross_half) for p, d in pairs]
-    jacobians = [Jacobian(Linearisation.of(state.series, p), layout, d.frozen is None) for p, d in pairs]
+    passes = [
+        products(state.series, p, d, layout, state.strength(i), cross_half=cross_half) for i, (p, d) in enumerate(pairs)
+    ]
+    jacobians = [
+        Jacobian(Linearisation.of(state.series, p, i), layout, d.frozen is None) for i, (p, d) in enumerate(pairs)
+    ]
     scale = np.exp(state.log_scale)
     xm = sum((product.xm.sum(0) for product in passes), np.zeros(layout.n_tilts))
     mm = sum((product.mm.sum(0) for product in passes), np.zeros(layout.n_tilts))
     likelihood = float((2 * scale * xm - scale**2 * mm).sum())
-    equations, series_information, pose_information = there_or_here(
+    equations, by_species, pose_information = there_or_here(
         data[0].images.device, lambda device: _assemble(scale, passes, jacobians, layout, device)
     )
     offset = layout.values(state) - layout.values(origin)
@@ -205,7 +188,9 @@ def evaluate(
         equations,
         xm,
         mm,
-        series_information,
+        tuple(sum(of_tilt[1:], of_tilt[0]) for of_tilt in zip(*by_species, strict=True)),
+        by_species,
+        np.stack([scale**2 * product.mm.sum(0) for product in passes]),
         pose_information,
         _steepness(passes),
         occam,
@@ -223,13 +208,11 @@ def _add_occam(equations: NormalEquations, state: State, layout: Layout, occam: 
     if occam is None:
         return 0.0
     value, slope, curvature = occam.at(state)
-    scale, bfactor = (np.r_[layout.slices[name]] for name in ("log_scale", "bfactor"))
-    equations.g[scale] += 2 * slope
-    equations.g[bfactor] += occam.steepness * slope
-    equations.s[scale, scale] += 4 * curvature
-    equations.s[bfactor, bfactor] += occam.steepness**2 * curvature
-    equations.s[scale, bfactor] += 2 * occam.steepness * curvature
-    equations.s[bfactor, scale] += 2 * occam.steepness * curvature
+    by_parameter = occam.slopes(layout)
+    columns = np.flatnonzero(by_parameter.any(axis=0))
+    moved = by_parameter[:, columns]
+    equations.g[columns] += slope @ moved
+    equations.s[np.ix_(columns, columns)] += (moved.T * curvature) @ moved
     return value
 
 
@@ -239,8 +222,9 @@ def occam_at(state: State, evaluation: Evaluation, layout: Layout) -> Occam:
     # two of a tilt's parameters are its amplitudes
     n = np.full(layout.n_tilts, (layout.n_series + poses) / layout.n_tilts - 2)
     d = np.clip(effective_parameters(evaluation, layout), 0.0, 0.95 * n)
-    bfactor = state.series.weights.bfactor.values.ravel()
-    return Occam(n, d / np.maximum(n - d, 1e-9), evaluation.steepness, state.log_scale, bfactor)
+    whole = evaluation.signal.sum(axis=0)
+    share = np.divide(evaluation.signal, whole, out=np.zeros_like(evaluation.signal), where=whole > 0)
+    return Occam(n, d / np.maximum(n - d, 1e-9), evaluation.steepness, share, state)
 
 
 def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
@@ -291,25 +275,31 @@ def _add_pose_prior(
 
 def _assemble(
     scale: F64, passes: list[Products], jacobians: list[Jacobian], layout: Layout, device: Device
-) -> tuple[NormalEquations, tuple[F64, ...], F64]:
-    """Chain rule: local gradient and information of every image -> normal equations in the model's parameters."""
+) -> tuple[NormalEquations, tuple[tuple[F64, ...], ...], F64]:
+    """Chain rule: local gradient and information of every image -> normal equations in the model's parameters.
+
+    Also what every tilt says about its parameters, species by species, and about every pose.
+    """
     xp, take = device.xp, device.take
     n, k = layout.n_series, layout.pose_size
     n_points = sum(product.xm.shape[0] for product in passes) if layout.poses else 0
     shapes = (n, n), (n, n_points, k), (n_points, k, k), (n,), (n_points, k)
     s, b, p, g, h = (xp.zeros(shape) for shape in shapes)
     out = NormalEquations(s, b, p, g, h, device)
-    by_tilt = tuple(xp.zeros((len(columns), len(columns))) for columns in layout.tilt_columns)
+    by_species = []
     by_pose = xp.zeros((layout.n_tilts, n_points, k, k))
     start = 0
     for product, jac in zip(passes, jacobians, strict=True):
         points = slice(start, start + product.xm.shape[0])
+        by_tilt = tuple(np.zeros((len(columns), len(columns))) for columns in layout.tilt_columns)
         for t in range(layout.n_tilts):
             gradient, information = _local(product, scale[t], t)
             _add_tilt(out, t, points, gradient, information, jac, by_tilt[t], by_pose[t])
+        by_species.append(by_tilt)
         start += product.xm.shape[0]
     s, b, p, g, h = (take(each) for each in (out.s, out.b, by_pose.sum(0), out.g, out.h))
-    return NormalEquations(s, b, p, g, h, device), tuple(take(each) for each in by_tilt), take(by_pose)
+    of_species = tuple(tuple(take(each) for each in by_tilt) for by_tilt in by_species)
+    return NormalEquations(s, b, p, g, h, device), of_species, take(by_pose)
 
 
 def _local(product: Products, s: float, t: int) -> tuple[F64, F64]:

@@ -82,13 +82,13 @@ def _moved(state: State, offsets_A: F64) -> State:
 
 
 def _gain(state: State, seeing: list[tuple[Particles, SpeciesData]]) -> F64:
-    """(tilts,) <X,m>^2 / <m,m> where <X,m> is positive."""
-    xm, mm = np.zeros(state.series.n_tilts), np.zeros(state.series.n_tilts)
+    """(tilts,) <X,m>^2 / <m,m> where <X,m> is positive, summed over species: each at the scale that fits it best."""
+    gain = np.zeros(state.series.n_tilts)
     for particles, data in seeing:
         product = products(state.series, particles, data)
-        xm += product.xm.sum(0)
-        mm += product.mm.sum(0)
-    return np.asarray(np.divide(np.maximum(xm, 0) ** 2, mm, out=np.zeros_like(xm), where=mm > 0))
+        xm, mm = product.xm.sum(0), product.mm.sum(0)
+        gain += np.divide(np.maximum(xm, 0) ** 2, mm, out=np.zeros_like(xm), where=mm > 0)
+    return gain
 
 
 def _vertex(gain: F64, at: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,14 @@ from mpr_dist.units import F64
 
 POSE_SIZE = 6
 
+# of the images of a species beyond what their tilt has: log of the scale, B-factor in A^2
+Strength = tuple[float, float]
+AS_ITS_TILT: Strength = (0.0, 0.0)
+
+
+def _none() -> F64:
+    return np.zeros(0)
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -24,11 +32,21 @@ class State:
     series: with grids of the layout's shape.
     particles: one table per species.
     log_scale: (tilts,) log of the amplitude scale.
+    species_log_scale, species_bfactor_A2: (species,) what the images of each have beyond scale and B-factor of their
+        tilt, because their references came from different programs; empty: nothing.
     """
 
     series: TiltSeries
     particles: tuple[Particles, ...]
     log_scale: F64
+    species_log_scale: F64 = field(default_factory=_none)
+    species_bfactor_A2: F64 = field(default_factory=_none)
+
+    def strength(self, species: int) -> Strength:
+        """Of one of the species."""
+        if not len(self.species_log_scale):
+            return AS_ITS_TILT
+        return float(self.species_log_scale[species]), float(self.species_bfactor_A2[species])
 
     def with_series(self, **changes: Any) -> State:
         """The state with fields of its series replaced."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,8 @@ from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.gauge import Direction, directions
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import Evaluation, Occam, SpeciesData, evaluate, occam_at, products
+from mpr_dist.refinement.objective import Evaluation, SpeciesData, evaluate, occam_at, products
+from mpr_dist.refinement.occam import Occam
 from mpr_dist.refinement.priors import Precision, precision
 from mpr_dist.refinement.search import recentred, search_defocus
 from mpr_dist.refinement.state import State
@@ -36,7 +38,11 @@ ROUNDS = 2
 # the scores before and after, and the standard deviations
 OTHER_PASSES = 5
 ENOUGH = 1e-4
+# scales of species that agree with their references at all differ less than this
+MOST_APART = 30.0
 LOW_DOSE = 10.0
+
+Pair = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,8 @@ class SeriesResult:
     own_half, cross_half: scores (standard deviations above noise) before and after.
     directions: in which classes undo each other, and what the images say about them.
     found: False when the images do not agree with the reference and the series was left as it came.
+    taken: places, among the species that were given, of those in the state and the sigmas.
+    species: scores of every species given, own half and cross half, before and after.
     """
 
     state: State
@@ -58,6 +66,8 @@ class SeriesResult:
     cross_half: tuple[float, float]
     found: bool
     directions: tuple[Direction, ...] = ()
+    taken: tuple[int, ...] = ()
+    species: tuple[tuple[Pair, Pair], ...] = ()
 
 
 def refine_series(
@@ -72,9 +82,9 @@ def refine_series(
 ) -> SeriesResult:
     """Refine one series from its current values, with priors around the imported ones.
 
-    is_first: of the iterations of a run; only then the defocus is searched, if that was asked for.
+    Species whose images do not agree with their reference are left as they came and have no say, where those of others
+    do. is_first: of the iterations of a run; only then the defocus is searched, if that was asked for.
     """
-    priors = settings.priors
     series, imported = _with_stage(series, imported, settings)
     if settings.temporal_samples:
         particles = tuple(each.resampled(settings.temporal_samples) for each in particles)
@@ -87,28 +97,100 @@ def refine_series(
     if settings.defocus_search and is_first:
         state, searched = search_defocus(state, data)
     if layout.has("defocus"):
-        origin = recentred(origin, state, priors)
-    own, cross = score(state, data, weights), score(state, data, weights, cross_half=True)
-    if min(own.significance - SIGNIFICANT, cross.significance - CROSS_SIGNIFICANT) < 0 or own.amplitude <= 0:
-        scores = (own.significance,) * 2, (cross.significance,) * 2
-        return SeriesResult(state, None, 2 + searched, (0.0, 0.0), *scores, found=False)
-    state = replace(state, log_scale=state.log_scale + np.log(own.amplitude))
-    problem = Problem(origin, layout, precision(layout, origin.series, particles, priors), data)
+        origin = recentred(origin, state, settings.priors)
+    own, cross = (species_scores(state, data, weights, cross_half=half) for half in (False, True))
+    taken = _agreeing(own, cross)
+    result = SeriesResult(
+        state,
+        None,
+        2 + searched,
+        (0.0, 0.0),
+        (together(own).significance,) * 2,
+        (together(cross).significance,) * 2,
+        found=False,
+        taken=tuple(range(len(data))),
+        species=tuple(((a.significance,) * 2, (b.significance,) * 2) for a, b in zip(own, cross, strict=True)),
+    )
+    if not taken:
+        return result
+    state, origin = (replace(each, particles=tuple(each.particles[i] for i in taken)) for each in (state, origin))
+    scores = tuple(own[i] for i in taken), tuple(cross[i] for i in taken)
+    refined = _refine_agreeing(state, origin, tuple(data[i] for i in taken), scores, settings, imported)
+    species = list(result.species)
+    for i, pair in zip(taken, refined.species, strict=True):
+        species[i] = pair
+    return replace(refined, passes=refined.passes + searched, taken=taken, species=tuple(species))
+
+
+def _agreeing(own: tuple[Score, ...], cross: tuple[Score, ...]) -> tuple[int, ...]:
+    """Places of the species whose images agree with their references; if none does alone, all that do together."""
+    alone = tuple(i for i, pair in enumerate(zip(own, cross, strict=True)) if _agree(*pair))
+    if alone or len(own) == 1:
+        return alone
+    return tuple(range(len(own))) if _agree(together(own), together(cross)) else ()
+
+
+def _agree(own: Score, cross: Score) -> bool:
+    return own.significance >= SIGNIFICANT and cross.significance >= CROSS_SIGNIFICANT and own.amplitude > 0
+
+
+def _refine_agreeing(
+    state: State,
+    origin: State,
+    data: tuple[SpeciesData, ...],
+    scores: tuple[tuple[Score, ...], tuple[Score, ...]],
+    settings: RefineSettings,
+    imported: TiltSeries,
+) -> SeriesResult:
+    """Refine from a state that has the nodes of the layout of one species; scores: in that state, both halves."""
+    particles, weights = state.particles, np.exp(state.log_scale)
+    names = tuple(each.species.name for each in data)
+    layout = Layout.of(settings, state.series, max(each.n_samples for each in particles), names)
+    state, (own, cross) = _with_amplitudes(layout.shaped(state), scores)
+    origin = layout.shaped(origin)
+    problem = Problem(origin, layout, precision(layout, origin.series, particles, settings.priors), data)
     end, first, last, passes = _settle(state, problem, settings)
-    # amplitudes as they were, so that only the geometry and the defocus can change the score
-    moved = replace(end, series=replace(end.series, weights=state.series.weights))
-    own_end, cross_end = score(moved, data, weights), score(moved, data, weights, cross_half=True)
+    own_end, cross_end = (
+        species_scores(_with_geometry_of(end, state), data, weights, cross_half=half) for half in (False, True)
+    )
     other = problem.evaluate(end, last.occam, cross_half=True)
+    pairs = [_pairs(before, after) for before, after in ((own, own_end), (cross, cross_end))]
     return SeriesResult(
         _damped(end, imported),
-        sigmas(last, other, layout, problem.prior, series, particles),
-        passes + OTHER_PASSES + searched,
+        sigmas(last, other, layout, problem.prior, state.series, particles),
+        passes + OTHER_PASSES,
         (first, last.likelihood),
-        (own.significance, own_end.significance),
-        (cross.significance, cross_end.significance),
+        (together(own).significance, together(own_end).significance),
+        (together(cross).significance, together(cross_end).significance),
         found=True,
         directions=directions(last, layout, problem.prior, end),
+        species=tuple(zip(*pairs, strict=True)),
     )
+
+
+def _pairs(before: tuple[Score, ...], after: tuple[Score, ...]) -> list[Pair]:
+    return [(a.significance, b.significance) for a, b in zip(before, after, strict=True)]
+
+
+def _with_geometry_of(end: State, start: State) -> State:
+    """Amplitudes as they were, so that only the geometry and the defocus can change a score."""
+    series = replace(end.series, weights=start.series.weights)
+    return replace(
+        end, series=series, species_log_scale=start.species_log_scale, species_bfactor_A2=start.species_bfactor_A2
+    )
+
+
+def _with_amplitudes(
+    state: State, scores: tuple[tuple[Score, ...], tuple[Score, ...]]
+) -> tuple[State, list[tuple[Score, ...]]]:
+    """The state with the scales that fit best, of all images and of every species, and the scores at the latter."""
+    common = together(scores[0]).amplitude
+    state = replace(state, log_scale=state.log_scale + np.log(common))
+    if not len(state.species_log_scale):
+        return state, list(scores)
+    relative = np.clip([each.amplitude / common for each in scores[0]], 1 / MOST_APART, MOST_APART)
+    grown = [tuple(s.at_scale(r) for s, r in zip(each, relative.tolist(), strict=True)) for each in scores]
+    return replace(state, species_log_scale=np.log(relative)), grown
 
 
 def _with_stage(series: TiltSeries, imported: TiltSeries, settings: RefineSettings) -> tuple[TiltSeries, TiltSeries]:
@@ -211,21 +293,45 @@ def _damped(state: State, imported: TiltSeries) -> State:
 class Score:
     """Agreement of images with a reference at fixed relative weights w of the tilts.
 
-    significance: sum w <X,m> over its standard deviation for pure noise, sqrt(sum w^2 <m,m> / 2).
-    amplitude: the common scale that fits best, sum w <X,m> / sum w^2 <m,m>.
+    Attributes:
+        xm, mm: sums of w <X,m> and of w^2 <m,m>.
     """
 
-    significance: float
-    amplitude: float
+    xm: float
+    mm: float
+
+    @property
+    def significance(self) -> float:
+        """sum w <X,m> over its standard deviation for pure noise, sqrt(sum w^2 <m,m> / 2)."""
+        return self.xm / float(np.sqrt(self.mm / 2)) if self.mm > 0 else 0.0
+
+    @property
+    def amplitude(self) -> float:
+        """The common scale that fits best, sum w <X,m> / sum w^2 <m,m>."""
+        return self.xm / self.mm if self.mm > 0 else 0.0
+
+    def at_scale(self, scale: float) -> Score:
+        """With a model so much stronger."""
+        return Score(scale * self.xm, scale**2 * self.mm)
+
+
+def together(scores: Iterable[Score]) -> Score:
+    """Of all images of several species."""
+    every = tuple(scores)
+    return Score(sum(each.xm for each in every), sum(each.mm for each in every))
+
+
+def species_scores(
+    state: State, data: tuple[SpeciesData, ...], weights: F64, *, cross_half: bool = False
+) -> tuple[Score, ...]:
+    """Score of every species in a state; one pass over the images."""
+    found = []
+    for i, (p, d) in enumerate(zip(state.particles, data, strict=True)):
+        product = products(state.series, p, d, None, state.strength(i), cross_half=cross_half)
+        found.append(Score(float((product.xm * weights).sum()), float((product.mm * weights**2).sum())))
+    return tuple(found)
 
 
 def score(state: State, data: tuple[SpeciesData, ...], weights: F64, *, cross_half: bool = False) -> Score:
     """Score of a state; one pass over the images."""
-    xm = mm = 0.0
-    for p, d in zip(state.particles, data, strict=True):
-        product = products(state.series, p, d, cross_half=cross_half)
-        xm += float((product.xm * weights).sum())
-        mm += float((product.mm * weights**2).sum())
-    if mm <= 0:
-        return Score(0.0, 0.0)
-    return Score(xm / np.sqrt(mm / 2), xm / mm)
+    return together(species_scores(state, data, weights, cross_half=cross_half))

@@ -39,6 +39,7 @@ class Sigmas:
         determined: class name, and position and orientation when poses were refined -> share of its parameters that the
             images determine, the rest being held by the prior; parameters of tilts that are not in use do not count.
         reference_share: class name -> mean variance that the reference adds, in units of that of the normal matrix.
+        species_share: (species,) of what the images say about the parameters of the series; adds up to 1.
     """
 
     layout: Layout
@@ -48,6 +49,7 @@ class Sigmas:
     pose_covariance: F64
     determined: dict[str, float]
     reference_share: dict[str, float]
+    species_share: tuple[float, ...] = ()
 
 
 def sigmas(
@@ -73,12 +75,32 @@ def sigmas(
     covariances = blocks.s * np.outer(growth, growth)
     poses = blocks.p
     if layout.poses:
-        poses, of_poses = _grown_poses(blocks.p, away_pose, particles, layout)
-        share |= of_poses
+        poses, of_reference = _grown_poses(blocks.p, away_pose, particles, layout)
+        share |= of_reference
         determined |= _determined_poses(blocks.p, prior, particles, layout)
     sigma = np.sqrt(np.diag(covariances))
     named = {each.name: sigma[layout.slices[each.name]] for each in layout.classes}
-    return Sigmas(layout, named, _pose_sigmas(poses, particles, layout), covariances, poses, determined, share)
+    by_species = _species_share(own, layout, blocks.s)
+    of_poses = _pose_sigmas(poses, particles, layout)
+    return Sigmas(layout, named, of_poses, covariances, poses, determined, share, by_species)
+
+
+def _species_share(own: Evaluation, layout: Layout, covariance: F64) -> tuple[float, ...]:
+    """Trace of each one's information in units of the covariance, over all geometric parameters of the series.
+
+    Amplitudes count only where there is nothing else.
+    """
+    counts = np.zeros(layout.n_series, bool)
+    for each in layout.classes:
+        counts[layout.slices[each.name]] = not each.is_amplitude
+    counts |= not counts.any()
+    found = np.zeros(len(own.species_information))
+    for k, by_tilt in enumerate(own.species_information):
+        for columns, information in zip(layout.tilt_columns, by_tilt, strict=True):
+            inside = np.flatnonzero(counts[columns])
+            place = columns[inside]
+            found[k] += np.sum(covariance[np.ix_(place, place)] * information[np.ix_(inside, inside)])
+    return tuple((found / max(found.sum(), 1e-30)).tolist())
 
 
 def _added(each: ParameterClass, away: F64, covariance: F64, dose: F64) -> F64:
@@ -91,20 +113,25 @@ def _added(each: ParameterClass, away: F64, covariance: F64, dose: F64) -> F64:
 def _grown_poses(
     blocks: F64, away: F64, particles: tuple[Particles, ...], layout: Layout
 ) -> tuple[F64, dict[str, float]]:
-    """Covariances of the poses with the share of the reference, and that share for positions and orientations."""
-    count = np.concatenate([np.full(len(p), p.n_samples) for p in particles])
+    """Covariances of the poses with the share of the reference, and that share for positions and orientations.
+
+    Species by species: every reference has errors of its own.
+    """
     sample = np.arange(layout.pose_size) // POSE_SIZE
     growth, share = np.ones((len(blocks), layout.pose_size)), {}
     for name, first in (("position", 0), ("orientation", 3)):
         kind = (np.arange(layout.pose_size) % POSE_SIZE) // 3 == first // 3
-        total = 0.0
-        for n in np.unique(count):
-            columns, rows = np.flatnonzero(kind & (sample < n)), np.flatnonzero(count == n)
+        total, start = 0.0, 0
+        for one in particles:
+            if not len(one):
+                continue
+            columns, rows = np.flatnonzero(kind & (sample < one.n_samples)), np.arange(start, start + len(one))
             step = away[np.ix_(rows, columns)][..., None]
             inside = blocks[np.ix_(rows, columns, columns)]
             distance = (np.swapaxes(step, 1, 2) @ np.linalg.solve(inside, step)).ravel() / len(columns)
             growth[np.ix_(rows, columns)] = np.sqrt(1 + distance.mean())
             total += float(distance.sum())
+            start += len(one)
         share[name] = total / max(len(blocks), 1)
     return blocks * growth[:, :, None] * growth[:, None], share
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from mpr_dist.workflow.series_io import SeriesState
 
 DIGITS = 6
 # shown elsewhere, with what belongs to them
-NO_VALUES = ("defocus", "log_scale")
+NO_VALUES = ("defocus", "log_scale", "species_scale", "species_bfactor")
 KINDS = (("position", "particle positions", "A", 0), ("orientation", "particle orientations", "deg", 3))
 
 
@@ -29,10 +30,13 @@ class Asked:
     """Attributes:
     species: those that were refined, in the order of the result.
     priors: that held them.
+    compared: those whose images were compared with their references; unseen: those that no tilt shows -> why.
     """
 
     species: tuple[str, ...]
     priors: Priors
+    compared: tuple[str, ...] = ()
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

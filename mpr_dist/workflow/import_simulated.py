@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mpr_dist.workflow.create import create_population
@@ -10,13 +11,19 @@ from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
 from mpr_dist.workflow.simulate import SimulatedProject
 
 
-def import_simulated(path: Path, made: SimulatedProject, name: str) -> tuple[str, ...]:
-    """Create population ``name`` at ``path`` with the series of a project and its first species, by its own name.
+def import_simulated(
+    path: Path, made: SimulatedProject, name: str, species: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Create population ``name`` at ``path`` with the series of a project and its species, by their own names.
 
-    Returns what the imports say. Raises InputError when the path is in use, and all that the imports raise.
+    species: those to add, None for all. Returns what the imports say. Raises InputError when the path is in use, and
+    all that the imports raise.
     """
     create_population(path, name)
-    source = add_warp_source(path, SourceRequest("simulated", made.files.settings))
-    species, tables = made.species, (*made.half_maps, made.mask, made.files.run_data)
-    request = SpeciesRequest(species.name, *tables, float(species.diameter_A), species.symmetry)
-    return (*source.lines, *add_species(path, request).lines)
+    lines = list(add_warp_source(path, SourceRequest("simulated", made.files.settings)).lines)
+    for one in made.every_species:
+        if species is None or one.species.name in species:
+            files = (*one.half_maps, one.mask, one.run_data)
+            diameter, symmetry = float(one.species.diameter_A), one.species.symmetry
+            lines += add_species(path, SpeciesRequest(one.species.name, *files, diameter, symmetry)).lines
+    return tuple(lines)

@@ -18,12 +18,13 @@ from mpr_dist.units import F32, F64
 from mpr_dist.workflow.fsc_table import read_fsc
 from mpr_dist.workflow.report import CurveOfIteration, ReportData, SeriesReport, SpeciesReport, render_report
 from mpr_dist.workflow.status import Decided, decided
-from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, read_details
+from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, read_details, species_over_all
 
 # fewer particles in a half-set leave so much noise in its half-map that standard deviations, which take the reference
 # for granted, come out too small
 ENOUGH_PER_HALF = 200
 NAMES_SHOWN = 5
+LEFT_OUT = "its images there do not agree with its reference, or no tilt shows it."
 
 
 def write_report(population: Population, iteration: int | None = None) -> Path:
@@ -55,6 +56,7 @@ def report_data(population: Population, files: IterationFiles) -> ReportData:
         series=tuple(_series(name, numbers) for name, numbers in details.items()),
         classes=over_all(details),
         directions=directions_over_all(details),
+        information=species_over_all(details),
         failures=tuple((name, f"{one.outcome}: {one.reason}") for name, one in sorted(found.failed.items())),
         warnings=(*_about_hosts(found), *_warnings(refine, details, per_half)),
         facts=tuple(_facts(files, population)),
@@ -132,6 +134,7 @@ def _series(name: str, details: Mapping[str, Any]) -> SeriesReport:
         turned_deg=values("turned_deg") if refined else np.zeros(0),
         classes=details.get("classes", {}),
         values=details.get("values", {}),
+        species=details.get("species", {}),
     )
 
 
@@ -178,12 +181,24 @@ def _about_agreement(compared: Mapping[str, Mapping[str, Any]]) -> Iterator[str]
         )
     elif lost:
         yield f"The images do not agree with the reference in {_list(lost)}; the geometry there was left as it was."
+    for species, series in _left_out(compared).items():
+        yield f"{species} was left as it was, and steered nothing, in {_list(series)}: {LEFT_OUT}"
     fell = [name for name, one in compared.items() if _fell(one.get("cross_half"))]
     if fell:
         yield (
             f"The agreement with the other half-map fell in {_list(fell)}: parameters follow noise there. Refine fewer "
             "parameters, or tighten the priors."
         )
+
+
+def _left_out(compared: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Species -> series in which others were refined but not this one."""
+    found: dict[str, list[str]] = {}
+    for series, one in compared.items():
+        for species, numbers in one.get("species", {}).items() if one.get("found") else ():
+            if numbers["state"] in ("no agreement", "not seen"):
+                found.setdefault(species, []).append(series)
+    return found
 
 
 def _fell(score: Sequence[float | None] | None) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mpr_dist.errors import MprError, SeriesError
+from mpr_dist.errors import MprError, NotSeen, SeriesError
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.image_store import ImageRoom
 from mpr_dist.imaging.particle_images import load_particle_images
@@ -50,7 +50,7 @@ class Physics:
         conditions: what the plan knows of the series; used for ``footprint`` alone.
     """
 
-    version: str = "physics-3"
+    version: str = "physics-4"
     resources: Resources = field(default_factory=Resources)
     conditions: fp.Conditions = field(default_factory=fp.Conditions)
 
@@ -83,8 +83,7 @@ class Physics:
                 with ImageRoom(self.resources.memory_bytes, self.resources.scratch) as room:
                     _refine(job, room)
             start = time.monotonic()
-            with ImageRoom(self.resources.memory_bytes, self.resources.scratch) as room:
-                _backproject(job, accumulators, room)
+            _backproject(job, accumulators, self.resources)
         summary = read_summary(job.output) or {}
         numbers = {key: value for key, value in summary.get("numbers", {}).items() if isinstance(value, int | float)}
         return science.SeriesOutcome(numbers | {"backproject_seconds": time.monotonic() - start})
@@ -107,11 +106,12 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
     references = load_references(job.context) if settings.refines_anything else {}
     names = tuple(name for name in previous.particles if name in references and references[name].q_max > 0)
     result: SeriesResult | None = None
-    after, seconds = previous, {}
+    after, seconds, asked = previous, {}, Asked(names, settings.priors)
     if names:
         q_max = max(references[name].q_max for name in names)
         _reserve(room, job, previous, q_max, _solver(settings, previous))
-        data = _load(job, previous, {name: references[name] for name in names}, room)
+        found, unseen = _load(job, previous, {name: references[name] for name in names}, room)
+        names, data = tuple(found), tuple(found.values())
         seconds["load"] = time.monotonic() - start
         result = refine_series(
             previous.series,
@@ -122,11 +122,12 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
             settings,
             is_first=job.context.is_first,
         )
-        after = _found(previous, result, names) if result.found else _not_found(previous, data, names)
+        asked = Asked(tuple(names[i] for i in result.taken), settings.priors, names, unseen)
+        after = _found(previous, result, asked.species) if result.found else _not_found(previous, data, names)
         seconds["refine"] = time.monotonic() - start - seconds["load"]
     write_state(job, after)
-    write_sigmas(job.output.sigma, after, result.sigmas if result is not None else None, names)
-    asked = Asked(names, settings.priors)
+    sigmas, end = (result.sigmas, result.state) if result is not None else (None, None)
+    write_sigmas(job.output.sigma, after, sigmas, asked.species, end)
     publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds))
 
 
@@ -160,19 +161,33 @@ def _check(job: science.SeriesJob, imported: SeriesState, previous: SeriesState)
 
 def _load(
     job: science.SeriesJob, state: SeriesState, references: Mapping[str, Reference], room: ImageRoom
-) -> tuple[SpeciesData, ...]:
-    """Images of every species that has a reference, up to where that is to be trusted."""
+) -> tuple[dict[str, SpeciesData], dict[str, str]]:
+    """Images of every species that has a reference, up to where that is to be trusted; and of those that no tilt shows,
+    why.
+
+    Raises:
+        NotSeen: that holds for all of them.
+    """
     read = tilt_reader(state.series, job.source.pixel_size_A)
     threshold = job.context.settings.weight_threshold
     species = {each.name: _curved(each.species, job.context.settings) for each in job.context.species}
-    found = []
+    found: dict[str, SpeciesData] = {}
+    unseen: dict[str, str] = {}
     for name, reference in references.items():
         particles = state.particles[name]
-        images = load_particle_images(state.series, species[name], particles, read, reference.q_max, threshold, room)
+        try:
+            images = load_particle_images(
+                state.series, species[name], particles, read, reference.q_max, threshold, room
+            )
+        except NotSeen as error:
+            unseen[name] = str(error)
+            continue
         limit = job.context.settings.ctf_min_resolution_A
         is_coarse = limit > 0 and reference.resolution_A >= limit
-        found.append(SpeciesData(species[name], images, reference, state.series.optics if is_coarse else None))
-    return tuple(found)
+        found[name] = SpeciesData(species[name], images, reference, state.series.optics if is_coarse else None)
+    if not found:
+        raise NotSeen("; ".join(unseen.values()))
+    return found, unseen
 
 
 def _curved(species: Species, settings: RefineSettings) -> Species:
@@ -194,16 +209,28 @@ def _not_found(previous: SeriesState, data: tuple[SpeciesData, ...], names: tupl
     return SeriesState(with_scales(previous.series, amplitude * weights), previous.particles)
 
 
-def _backproject(job: science.SeriesJob, accumulators: Mapping[str, I64], room: ImageRoom) -> None:
-    """Add what the published files say; nothing is taken from memory, so a continued run has the same bits."""
+def _backproject(job: science.SeriesJob, accumulators: Mapping[str, I64], resources: Resources) -> None:
+    """Add what the published files say; nothing is taken from memory, so a continued run has the same bits.
+
+    Species by species: only the images of one need room at a time. One that no tilt shows adds nothing.
+    """
     settings, state = job.context.settings, read_state(job, job.output)
-    _reserve(room, job, state, None, 0)
     read = tilt_reader(state.series, job.source.pixel_size_A)
+    unseen = []
     for each in job.context.species:
         if each.name not in state.particles:
             continue
         species, particles = _curved(each.species, settings), state.particles[each.name]
-        images = load_particle_images(
-            state.series, species, particles, read, _nyquist(species), settings.weight_threshold, room
-        )
-        backproject(accumulators[each.name], state.series, species, particles, images, job.context.exponent)
+        with ImageRoom(resources.memory_bytes, resources.scratch) as room:
+            _reserve(room, job, state, None, 0)
+            try:
+                images = load_particle_images(
+                    state.series, species, particles, read, _nyquist(species), settings.weight_threshold, room
+                )
+            except NotSeen as error:
+                unseen.append(error)
+                continue
+            backproject(accumulators[each.name], state.series, species, particles, images, job.context.exponent)
+            del images  # before those of the next species are read
+    if len(unseen) == len(state.particles):
+        raise unseen[0]

@@ -154,11 +154,15 @@ def truth_fsc(half1: F32, half2: F32, true: F32, mask: F32, pixel_A: float) -> F
     return fsc((half1 + half2) * soft, crop_or_pad_real(true, len(half1)) * soft)
 
 
-def ceiling(made: SimulatedProject) -> float:
-    """Mean truth FSC of the map that the images of a simulated project give with the planted geometry."""
-    half1, half2 = half_maps_from(made, made.true_series, made.true_particles)
-    true, mask = read_volume(made.truth / "density.mrc")[0], read_volume(made.mask)[0]
-    return _mean_to_nyquist(truth_fsc(half1, half2, true, mask, made.species.pixel_size_A))
+def ceiling(made: SimulatedProject, number: int = 0) -> float:
+    """Mean truth FSC of the map that the images of a simulated project give with the planted geometry.
+
+    number: of the species, in the order of the project.
+    """
+    one = made.every_species[number]
+    half1, half2 = half_maps_from(made, made.true_series, one.true_particles, one.species)
+    true, mask = read_volume(one.truth / "density.mrc")[0], read_volume(one.mask)[0]
+    return _mean_to_nyquist(truth_fsc(half1, half2, true, mask, one.species.pixel_size_A))
 
 
 def _mean_to_nyquist(curve: F64) -> float:

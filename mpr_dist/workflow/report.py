@@ -12,6 +12,7 @@ import numpy as np
 from mpr_dist.units import F32, F64
 from mpr_dist.workflow import page, plots
 from mpr_dist.workflow.plots import Axis, Guide, Line, axis_for, number
+from mpr_dist.workflow.report_species import information_section
 from mpr_dist.workflow.report_uncertainty import class_table, limited, tilt_charts, uncertainty_section
 
 # beyond this many series their details start folded
@@ -77,7 +78,7 @@ class SeriesReport:
             and its standard deviation; defocus_*_um: (tilts,) at the centre, as imported, now, standard deviation.
         moved_A, turned_deg: (particles,) change of position and orientation in this iteration.
         scale_sigma: (tilts,) standard deviation of the scale; classes, values: as ``class_numbers`` and
-            ``class_values`` say them.
+            ``class_values`` say them; species: what each contributed.
     """
 
     name: str
@@ -98,6 +99,7 @@ class SeriesReport:
     scale_sigma: F64 = field(default_factory=_none)
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    species: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,7 @@ class ReportData:
         failures: (series, reason) left out of this iteration.
         warnings: whole sentences.
         facts: (name, value) shown at the end: settings, engine, versions, paths.
-        classes, directions: over all series (``uncertainty_table``).
+        classes, directions, information: over all series (``uncertainty_table``).
     """
 
     title: str
@@ -121,6 +123,7 @@ class ReportData:
     facts: tuple[tuple[str, str], ...] = ()
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     directions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    information: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def render_report(data: ReportData) -> str:
@@ -134,6 +137,7 @@ def render_report(data: ReportData) -> str:
         *[_species(species, data.iteration) for species in data.species],
         _overview(data.series),
         _poses(data.series),
+        information_section(data.information, [(s.name, s.species) for s in data.series]),
         uncertainty_section(data.classes, data.directions, [(s.name, s.values) for s in data.series]),
         _details(data.series),
         _facts(data.facts),

@@ -128,11 +128,13 @@ def write_state(job: SeriesJob, state: SeriesState) -> None:
     write_poses(job.output.poses, state.particles)
 
 
-def write_sigmas(path: Path, state: SeriesState, sigmas: Sigmas | None, species: tuple[str, ...]) -> None:
+def write_sigmas(
+    path: Path, state: SeriesState, sigmas: Sigmas | None, species: tuple[str, ...], end: State | None = None
+) -> None:
     """Values and standard deviations of what was refined, a table per class, in its own unit; -1 where unknown.
 
-    The values are those the series ends with. ``species`` are those that were refined, in the order of ``sigmas.pose``.
-    Without sigmas only the tilts are listed.
+    The values are those the series ends with. ``species`` are those that were refined, in the order of ``sigmas.pose``;
+    end: the state that holds their amplitudes, where there are several. Without sigmas only the tilts are listed.
     """
     import pandas as pd
 
@@ -140,7 +142,8 @@ def write_sigmas(path: Path, state: SeriesState, sigmas: Sigmas | None, species:
     tilts = pd.DataFrame({"mprTilt": np.arange(n), "wrpAngleTilt": state.series.angle_deg})
     blocks: dict[str, pd.DataFrame | Mapping[str, object]] = {"tilts": tilts}
     if sigmas is not None:
-        end = State(state.series, (), np.log(np.maximum(tilt_scales(state.series), 1e-12)))
+        log_scale = np.log(np.maximum(tilt_scales(state.series), 1e-12))
+        end = replace(end or State(state.series, (), log_scale), series=state.series, log_scale=log_scale)
         for each in sigmas.layout.classes:
             unit = {"mprUnit": [each.unit or "1"] * each.size(n)}
             numbers = {"mprValue": np.asarray(each.values(end), np.float64), "mprSigma": sigmas.series[each.name]}

@@ -33,7 +33,7 @@ def series_numbers(
     Top level: passes, score and cross_score (standard deviations above noise, after the iteration). Below "details":
     per tilt (file order) scale, defocus_*_um at the centre, shift_A (mean distance that particles moved in the image)
     and its sigma; per particle moved_A and turned_deg; own_half, cross_half, objective before and after; classes and
-    values (``class_numbers``); directions: name -> share of the images.
+    values (``class_numbers``); directions: name -> share of the images; species: name -> ``_species_numbers``.
     """
     series = after.series
     moved, turned = _pose_changes(previous, after)
@@ -49,6 +49,7 @@ def series_numbers(
         "moved_A": listed(moved),
         "turned_deg": listed(turned),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "species": _species_numbers(after, result, asked),
     }
     if result is None:
         return {DETAILS: details}
@@ -65,6 +66,30 @@ def series_numbers(
     details["directions"] = {each.name: short(each.determined) for each in result.directions}
     numbers = {"passes": result.passes, "score": result.own_half[1], "cross_score": result.cross_half[1]}
     return {key: short(value) for key, value in numbers.items()} | {DETAILS: details}
+
+
+def _species_numbers(after: SeriesState, result: SeriesResult | None, asked: Asked) -> dict[str, Any]:
+    """Of every species in the series: particles and state, one of "used", "no agreement", "not seen", "not compared".
+
+    why: no tilt shows it; own_half, cross_half: scores before and after. Of those that were used also share, of what
+    the images say about the series, and scale and bfactor_A2, beyond those of the tilts.
+    """
+    found: dict[str, dict[str, Any]] = {
+        name: {"particles": len(particles), "state": "not compared"} for name, particles in after.particles.items()
+    }
+    for name, why in asked.unseen.items():
+        found[name] |= {"state": "not seen", "why": why}
+    if result is None:
+        return found
+    for name, (own, cross) in zip(asked.compared, result.species, strict=True):
+        scores = {"own_half": [short(v) for v in own], "cross_half": [short(v) for v in cross]}
+        found[name] |= {"state": "no agreement"} | scores
+    if result.found and result.sigmas is not None:
+        for i, name in enumerate(asked.species):
+            log_scale, bfactor = result.state.strength(i)
+            found[name] |= {"state": "used", "share": short(result.sigmas.species_share[i])}
+            found[name] |= {"scale": short(float(np.exp(log_scale))), "bfactor_A2": short(bfactor)}
+    return found
 
 
 def _sigma_details(sigmas: Sigmas, n_tilts: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from mpr_dist.model.population import Population
@@ -48,7 +49,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(iteration["counts"].items()))
         lines.append(f"iteration {iteration['number']:03d}: {state}; series: {counts}")
         lines += [
-            f"  {name}: {resolution_text(result['resolution_A'])}"
+            f"  {name}: {resolution_text(result['resolution_A'])}{_share(iteration.get('information', {}), name)}"
             for name, result in iteration["species"].items()
             if result is not None
         ]
@@ -62,6 +63,18 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             for host, names in iteration["hosts_avoided"].items()
         ]
     return lines
+
+
+def _share(information: Mapping[str, Any], species: str) -> str:
+    """What one of several species contributed to the tilt series."""
+    one = information.get(species)
+    if len(information) < 2 or one is None:
+        return ""
+    if not one["used"]:
+        return f"; steered none of {one['series']} series"
+    low, high = round(100 * one["lowest"]), round(100 * one["highest"])
+    share = f"{low} %" if low == high else f"{low} to {high} %"
+    return f"; {share} of the information in {one['used']} of {one['series']} series"
 
 
 def resolution_text(resolution_A: float | None) -> str:

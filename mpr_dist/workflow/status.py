@@ -18,7 +18,7 @@ from mpr_dist.storage.lock import read_holder
 from mpr_dist.workflow.done import read_done
 from mpr_dist.workflow.outcomes import BAD_SERIES, STOPPED, Failure
 from mpr_dist.workflow.series_results import read_summary
-from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, read_details
+from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, read_details, species_over_all
 
 FORMAT_VERSION = 1
 
@@ -27,7 +27,8 @@ def status(population: Population) -> dict[str, Any]:
     """JSON-ready: the population, every iteration that has begun, and for each its series and species.
 
     The last iteration also has "classes", what became of every refined class over the series that are done, and
-    "directions", what the images say about those in which classes undo each other (``uncertainty_table``).
+    "directions", what the images say about those in which classes undo each other, and "information", what every
+    species has contributed (``uncertainty_table``).
     """
     holder = read_holder(population.path / "LOCK")
     iterations = []
@@ -67,7 +68,11 @@ def _iteration(population: Population, files: IterationFiles) -> dict[str, Any]:
 
 def _uncertainty(files: IterationFiles, series: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     done = {name: read_details(files, name) for name, one in series.items() if one["state"] == "done"}
-    return {"classes": over_all(done), "directions": directions_over_all(done)}
+    return {
+        "classes": over_all(done),
+        "directions": directions_over_all(done),
+        "information": species_over_all(done),
+    }
 
 
 @dataclass(frozen=True)

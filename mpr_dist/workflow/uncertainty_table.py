@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from mpr_dist.model.population import IterationFiles
 from mpr_dist.refinement.gauge import WEAK
+from mpr_dist.storage.poses import SPECIES
 from mpr_dist.storage.publish import disk
 from mpr_dist.storage.star import write_table
 from mpr_dist.workflow.class_numbers import short
@@ -69,6 +71,30 @@ def _together(many: list[Mapping[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def species_over_all(details: Details) -> dict[str, dict[str, Any]]:
+    """Species -> series it lies in, those it steered (used), its particles, lowest, median and highest share of what
+    the images say about the parameters of these, and states -> number of series.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for one in details.values():
+        for name, numbers in one.get("species", {}).items():
+            found.setdefault(name, []).append(numbers)
+    return {name: _of_species(many) for name, many in found.items()}
+
+
+def _of_species(many: list[Mapping[str, Any]]) -> dict[str, Any]:
+    shares = [float(one["share"]) for one in many if one.get("share") is not None]
+    states = Counter(one["state"] for one in many)
+    out: dict[str, Any] = {
+        "series": len(many),
+        "used": len(shares),
+        "particles": sum(int(one["particles"]) for one in many),
+    }
+    if shares:
+        out |= {"lowest": min(shares), "median": short(float(np.median(shares))), "highest": max(shares)}
+    return out | {"states": dict(sorted(states.items()))}
+
+
 def directions_over_all(details: Details) -> dict[str, dict[str, float]]:
     """Direction -> series that have it, those in which the images do not determine it, lowest and median share."""
     found: dict[str, list[float]] = {}
@@ -96,7 +122,7 @@ def verdict(numbers: Mapping[str, Any]) -> str:
 
 
 def write_uncertainty(files: IterationFiles, series: list[str]) -> None:
-    """Write uncertainty.star: a row per series and class, the classes over all series, the directions.
+    """Write uncertainty.star: a row per series and class, the classes over all series, directions, species by series.
 
     Nothing is written when nothing was refined. ``series``: those that count. -1 where a number is not known.
 
@@ -123,6 +149,15 @@ def write_uncertainty(files: IterationFiles, series: list[str]) -> None:
     ]
     if directions:
         blocks["directions"] = pd.DataFrame(directions)
+    of_species = [
+        {"mprSeriesName": name, SPECIES: species, "mprParticles": n["particles"]}
+        | {"mprState": n["state"].replace(" ", "_"), "mprInformationShare": _known(n.get("share"))}
+        | {"mprScale": _known(n.get("scale")), "mprBfactor": _known(n.get("bfactor_A2"))}
+        for name, one in details.items()
+        for species, n in one.get("species", {}).items()
+    ]
+    if of_species:
+        blocks["species"] = pd.DataFrame(of_species)
     write_table(files.uncertainty, blocks)
 
 

@@ -107,10 +107,19 @@ def random_step(layout: Layout, state: State, seed: int, size: float = 1.0):
     """A step in everything: of order A, degrees, 100 A, A^2 and tenths for the series, A and hundredths for poses."""
     rng = np.random.default_rng(seed)
     sizes = {"image_warp_x": 1.0, "image_warp_y": 1.0, "volume_warp": 1.0, "stage_angles": 1.0, "magnification": 0.5}
-    sizes |= {"defocus": 100.0, "astigmatism": 50.0, "bfactor": 20.0, "phase_shift": 0.05, "cs": 40.0}
+    sizes |= {
+        "defocus": 100.0,
+        "astigmatism": 50.0,
+        "bfactor": 20.0,
+        "species_bfactor": 20.0,
+        "phase_shift": 0.05,
+        "cs": 40.0,
+    }
     step = np.zeros(layout.n_series)
     for name, part in layout.slices.items():
-        step[part] = sizes.get(name, 0.1) * rng.standard_normal(part.stop - part.start)
+        # species are drawn apart, so that all else is the same with and without them
+        source = np.random.default_rng((seed, part.start)) if name.startswith("species_") else rng
+        step[part] = sizes.get(name, 0.1) * source.standard_normal(part.stop - part.start)
     scale = np.tile(np.r_[np.full(3, 1.0), np.full(3, 0.01)], layout.samples)
     poses = [scale * rng.standard_normal((len(p), layout.pose_size)) for p in state.particles]
     for p, step_of in zip(state.particles, poses, strict=True):

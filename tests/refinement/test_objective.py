@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_problem import (
     BOX,
-    FULL,
+    EVERYTHING,
     N_TILTS,
     PIXEL_A,
     SAMPLES,
@@ -27,11 +27,16 @@ from mpr_dist.maths.rotations import euler_to_matrix, matrix_to_euler, rotation_
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import Priors
-from mpr_dist.refinement.objective import Occam, evaluate, occam_at, products
+from mpr_dist.model.warp import CubicGrid
+from mpr_dist.refinement.layout import Layout
+from mpr_dist.refinement.objective import evaluate, occam_at, products
+from mpr_dist.refinement.occam import Occam
 from mpr_dist.refinement.priors import precision
 from mpr_dist.refinement.state import offset_derivative, pose_offsets
 
 GRID = 2 * BOX
+# two species, so that each has amplitudes of its own
+FULL = Layout.of(EVERYTHING, a_series(), SAMPLES, ("first", "second"))
 BARE = layout_of()
 LOOSE = Priors(**{name: 1e4 * value for name, value in vars(Priors()).items()})
 
@@ -80,7 +85,9 @@ def slope_along(step, poses, h, problem, occam=None):
 
 def directions():
     """Every class of parameters by itself, positions and orientations, and all at once."""
-    names = [*FULL.slices, "position", "orientation", "everything"]
+    of_species = [name for name in FULL.slices if name.startswith("species_")]
+    names = [*(name for name in FULL.slices if name not in of_species), "position", "orientation", "everything"]
+    names += of_species
     return [(name, i) for i, name in enumerate(names)]
 
 
@@ -112,10 +119,11 @@ def test_gradient_with_the_cost_of_amplitude(problem):
     """With Occam the gradient in scales and B-factors is still that of the objective."""
     state = problem[0]
     rng = np.random.default_rng(5)
-    b = state.series.weights.bfactor.values.ravel()
-    occam = Occam(np.full(N_TILTS, 400.0), rng.uniform(0.2, 3, N_TILTS), np.full(N_TILTS, 0.01), state.log_scale, b - 5)
+    share = rng.dirichlet(np.ones(2), N_TILTS).T
+    r, steepness = rng.uniform(0.2, 3, N_TILTS), np.full(N_TILTS, 0.01)
+    occam = Occam(np.full(N_TILTS, 400.0), r, steepness, share, problem[1])
     found = value(state, problem, occam=occam).equations
-    for name in ("bfactor", "log_scale"):
+    for name in ("bfactor", "log_scale", "species_scale", "species_bfactor"):
         step, poses = direction(name, 3, state)
         size = np.abs(found.g * step).sum()
         assert abs(found.g @ step - slope_along(step, poses, 0.1, problem, occam)) < 2e-4 * size  # as above
@@ -136,7 +144,8 @@ def test_likelihood_is_made_of_products(problem):
     """L = sum over tilts of 2 s <X,m> - s^2 <m,m>, with the sums over all species."""
     state, _, _, data = problem
     found = value(state, problem)
-    made = [products(state.series, p, d) for p, d in zip(state.particles, data, strict=True)]
+    pairs = zip(state.particles, data, strict=True)
+    made = [products(state.series, p, d, None, state.strength(i)) for i, (p, d) in enumerate(pairs)]
     xm, mm = (sum(getattr(m, what).sum(0) for m in made) for what in ("xm", "mm"))
     s = np.exp(state.log_scale)
     np.testing.assert_allclose(found.xm, xm)
@@ -299,7 +308,10 @@ def occam_problem():
     state = a_state(FULL)
     bfactor = state.series.weights.bfactor.values.ravel()
     n, r = rng.uniform(5, 50, N_TILTS), rng.uniform(0.1, 20, N_TILTS)
-    return state, Occam(n, r, rng.uniform(0.005, 0.02, N_TILTS), state.log_scale + 0.1, bfactor - 3.0)
+    share = rng.dirichlet(np.ones(2), N_TILTS).T
+    weights = replace(state.series.weights, bfactor=CubicGrid.per_tilt(bfactor - 3.0))
+    before = replace(state.with_series(weights=weights), log_scale=state.log_scale + 0.1)
+    return state, Occam(n, r, rng.uniform(0.005, 0.02, N_TILTS), share, before)
 
 
 @pytest.mark.parametrize("tilt", range(N_TILTS))
@@ -324,12 +336,26 @@ def test_occam_slope_and_curvature_are_finite_differences(tilt):
 def test_occam_has_the_slope_of_the_determinant_where_it_is_taken():
     """Where it is taken a tilt that determines d parameters costs d / 2 per unit of log x; no signal costs nothing."""
     state, occam = occam_problem()
-    at = replace(occam, log_scale=state.log_scale, bfactor=state.series.weights.bfactor.values.ravel())
+    at = replace(occam, origin=state)
     _, slope, _ = at.at(state)
     d = at.n * at.r / (1 + at.r)
     np.testing.assert_allclose(slope, -d / 2, rtol=1e-9)
     nothing, _, _ = at.at(replace(state, log_scale=state.log_scale - 20.0))
     assert abs(nothing) < 1e-9
+
+
+def test_amplitudes_that_only_change_hands_cost_nothing():
+    """Scale and B-factor moved from all tilts to all species leave the model as it was, and the cost."""
+    state, occam = occam_problem()
+    b = state.series.weights.bfactor.values.ravel()
+    weights = replace(state.series.weights, bfactor=CubicGrid.per_tilt(b - 30.0))
+    moved = replace(
+        state.with_series(weights=weights),
+        log_scale=state.log_scale - 0.7,
+        species_log_scale=state.species_log_scale + 0.7,
+        species_bfactor_A2=state.species_bfactor_A2 + 30.0,
+    )
+    assert occam.at(moved)[0] == pytest.approx(occam.at(state)[0], rel=1e-12)
 
 
 def test_determined_parameters_lie_between_none_and_all(problem):

@@ -10,7 +10,7 @@ from mpr_dist.imaging.ctf import tilt_bfactors_A2
 from mpr_dist.model.settings import Priors
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
-from mpr_dist.refinement.classes.base import Local, OwnPerTilt, PerTilt
+from mpr_dist.refinement.classes.base import Local, OwnPerTilt, PerSeries, PerTilt
 from mpr_dist.refinement.linearisation import BFACTOR, Linearisation
 from mpr_dist.refinement.state import State
 from mpr_dist.units import F64, I64
@@ -25,6 +25,9 @@ BFACTOR_COMMON_A2 = 200.0
 BFACTOR_DEVIATION_A2 = 200.0
 BFACTOR_DEVIATION_PER_DOSE = 5.0
 BFACTOR_DOSE_LENGTH = 30.0
+# species against one another: their first references come from other programs, scaled and sharpened as they please
+SPECIES_LOG_SCALE = 1.0
+SPECIES_BFACTOR_A2 = 100.0
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,68 @@ class LogScaleClass(OwnPerTilt):
         dose = series.dose - series.dose.min()
         walk = LOG_SCALE_DRIFT_PER_DOSE * np.minimum(dose[:, None], dose[None])
         return np.asarray(LOG_SCALE_COMMON**2 + walk + LOG_SCALE_SCATTER**2 * np.eye(len(dose)))
+
+
+@dataclass(frozen=True)
+class SpeciesScaleClass(PerSeries):
+    """Log of the scale of every species beyond that of the tilts: only so each counts for what its images are worth.
+
+    Maps that were made together have the same unit; those that were imported need not.
+    """
+
+    names: tuple[str, ...]
+    name = "species_scale"
+    words = "log of the scale of a species"
+    unit = ""
+    is_amplitude = True
+
+    @property
+    def n_own(self) -> int:
+        return 0
+
+    def shaped(self, state: State) -> State:
+        known = len(state.species_log_scale) == len(self.names)
+        return state if known else self.placed(state, np.zeros(len(self.names)))
+
+    def values(self, state: State) -> F64:
+        return state.species_log_scale
+
+    def placed(self, state: State, values: F64) -> State:
+        return replace(state, species_log_scale=values)
+
+    def local(self, at: Linearisation, t: int, own: I64) -> Local:
+        # the last local parameter is the log of the scale
+        return _of_species(-1, at.species, len(self.names))
+
+    def covariance(self, series: TiltSeries, priors: Priors) -> F64:
+        return np.asarray(SPECIES_LOG_SCALE**2 * np.eye(len(self.names)))
+
+
+@dataclass(frozen=True)
+class SpeciesBfactorClass(SpeciesScaleClass):
+    """B-factor of every species beyond that of the tilts, A^2: how much sharper or softer its reference is."""
+
+    name = "species_bfactor"
+    words = "B-factor of a species"
+    unit = "A^2"
+
+    def shaped(self, state: State) -> State:
+        known = len(state.species_bfactor_A2) == len(self.names)
+        return state if known else self.placed(state, np.zeros(len(self.names)))
+
+    def values(self, state: State) -> F64:
+        return state.species_bfactor_A2
+
+    def placed(self, state: State, values: F64) -> State:
+        return replace(state, species_bfactor_A2=values)
+
+    def local(self, at: Linearisation, t: int, own: I64) -> Local:
+        return _of_species(BFACTOR, at.species, len(self.names))
+
+    def covariance(self, series: TiltSeries, priors: Priors) -> F64:
+        return np.asarray(SPECIES_BFACTOR_A2**2 * np.eye(len(self.names)))
+
+
+def _of_species(row: int, species: int, count: int) -> Local:
+    """One local parameter that depends on what belongs to the species alone."""
+    return Local(np.array([row]), np.eye(count)[species][None, None])

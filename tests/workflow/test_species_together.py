@@ -1,0 +1,151 @@
+"""What one species may do to others in the same tilt series: steer them by what it knows, and otherwise nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpr_dist.engine.inline import InlineExecutor
+from mpr_dist.model.population import Population
+from mpr_dist.model.settings import RefineSettings
+from mpr_dist.storage.mrc import read_volume, write_volume
+from mpr_dist.storage.population import load_population
+from mpr_dist.storage.poses import read_poses, write_poses
+from mpr_dist.storage.star import read_blocks
+from mpr_dist.workflow.fsc_table import read_fsc
+from mpr_dist.workflow.import_simulated import import_simulated
+from mpr_dist.workflow.iteration_report import report_data
+from mpr_dist.workflow.physics import Physics
+from mpr_dist.workflow.run import run
+from mpr_dist.workflow.run_settings import RunSettings
+from mpr_dist.workflow.show import status_lines
+from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, SpeciesPlan, simulate_project
+from mpr_dist.workflow.status import status
+from mpr_dist.workflow.uncertainty_table import read_details
+
+SERIES = "TS_01"
+SETTINGS = RefineSettings(1, image_warp=(2, 2), particles=True, stage_angles=True, defocus=True)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> SimulatedProject:
+    """One series with eight particles of each of two species, of 4 and 5 A per pixel."""
+    species = (SpeciesPlan("big", "octahedral"), SpeciesPlan("small", "dihedral", pixel_A=5.0))
+    settings = replace(SimulateSettings.fixture(), image_px=(288, 288), species=species)
+    return simulate_project(tmp_path_factory.mktemp("two") / "project", settings)
+
+
+def population_of(path: Path, made: SimulatedProject, *names: str) -> Population:
+    import_simulated(path, made, "species", names or None)
+    return load_population(path)
+
+
+def refine(population: Population) -> Population:
+    return run(population.path, Physics(), RunSettings(SETTINGS), InlineExecutor())
+
+
+def half_map(population: Population, species: str, iteration: int = 1):
+    return read_volume(population.files(iteration).species(species).half1)[0]
+
+
+@pytest.fixture(scope="module")
+def alone(two, tmp_path_factory) -> Population:
+    return refine(population_of(tmp_path_factory.mktemp("alone") / "pop", two, "big"))
+
+
+@pytest.fixture(scope="module")
+def together(two, tmp_path_factory) -> Population:
+    return refine(population_of(tmp_path_factory.mktemp("together") / "pop", two))
+
+
+def test_shares_are_told(together):
+    """Shares of the information add up to one, and stand in the table, the status and the report."""
+    species = read_details(together.files(1), SERIES)["species"]
+    shares = [species[name]["share"] for name in ("big", "small")]
+    assert sum(shares) == pytest.approx(1.0)
+    assert min(shares) > 0.05
+    table = read_blocks(together.files(1).uncertainty)["species"]
+    assert dict(zip(table["mprSpeciesName"], table["mprInformationShare"], strict=True)) == {
+        name: one["share"] for name, one in species.items()
+    }
+    assert f"{round(100 * shares[0])} % of the information in 1 of 1 series" in "\n".join(
+        status_lines(status(together))
+    )
+    data = report_data(together, together.files(1))
+    assert data.information["small"]["median"] == species["small"]["share"]
+    assert data.series[0].species == species
+
+
+def test_scale_and_sharpness_of_half_maps_do_not_matter(two, together, tmp_path):
+    """Half-maps that came ten times stronger, or sharpened, steer as before: they are known to be what they are."""
+    population = population_of(tmp_path / "pop", two)
+    files = population.files(0).species("small")
+    for path in (files.half1, files.half2):
+        volume, pixel = read_volume(path)
+        write_volume(path, 10 * volume, pixel)
+    end, usual = (read_details(each.files(1), SERIES)["species"] for each in (refine(population), together))
+    assert end["small"]["share"] == pytest.approx(usual["small"]["share"], rel=0.05)  # the prior pulls a little
+    assert end["small"]["scale"] / end["big"]["scale"] == pytest.approx(
+        usual["small"]["scale"] / usual["big"]["scale"] / 10, rel=0.05
+    )
+
+
+def test_a_species_that_no_tilt_shows_stops_nobody(two, alone, tmp_path):
+    """It used to fail the series for the others too; now they end with the bits they have without it."""
+    population = population_of(tmp_path / "pop", two)
+    path = population.files(0).series(SERIES).poses
+    poses = read_poses(path)
+    corner = np.full_like(poses["small"].position_A, 5.0)
+    write_poses(path, poses | {"small": replace(poses["small"], position_A=corner)})
+    population = refine(population)
+    species = read_details(population.files(1), SERIES)["species"]
+    assert species["small"]["state"] == "not seen"
+    assert "lies inside any tilt" in species["small"]["why"]
+    np.testing.assert_array_equal(half_map(population, "big"), half_map(alone, "big"))
+    warnings = " ".join(report_data(population, population.files(1)).warnings)
+    assert f"small was left as it was, and steered nothing, in {SERIES}" in warnings
+
+
+def test_a_species_whose_reference_is_another_protein_has_no_say(two, alone, tmp_path):
+    """Its images do not agree with the reference, so it moves no bit of the others, and stays where it was."""
+    population = population_of(tmp_path / "pop", two)
+    files = population.files(0).species("small")
+    for path in (files.half1, files.half2):
+        volume, pixel = read_volume(path)
+        write_volume(path, -volume[::-1], pixel)  # of wrong sign and hand
+    before = read_poses(population.files(0).series(SERIES).poses)["small"]
+    population = refine(population)
+    after = read_poses(population.files(1).series(SERIES).poses)["small"]
+    assert read_details(population.files(1), SERIES)["species"]["small"]["state"] == "no agreement"
+    np.testing.assert_array_equal(half_map(population, "big"), half_map(alone, "big"))
+    np.testing.assert_array_equal(after.position_A, before.position_A)
+
+
+def test_a_species_without_resolution_is_not_compared(two, alone, tmp_path):
+    """Its half-maps share nothing yet: it is reconstructed, and the others have the bits they have without it."""
+    population = population_of(tmp_path / "pop", two)
+    files = population.files(0).species("small")
+    volume, pixel = read_volume(files.half1)
+    write_volume(files.half2, -volume, pixel)
+    population = refine(population)
+    assert read_details(population.files(1), SERIES)["species"]["small"]["state"] == "not compared"
+    np.testing.assert_array_equal(half_map(population, "big"), half_map(alone, "big"))
+    assert np.isfinite(read_fsc(population.files(1).species("small").fsc).resolution_A)
+
+
+def test_species_of_different_samples_share_a_series(two, tmp_path):
+    """One moves along the dose, the other does not: tables hold both."""
+    population = population_of(tmp_path / "pop", two)
+    path = population.files(0).series(SERIES).poses
+    poses = read_poses(path)
+    write_poses(path, poses | {"small": poses["small"].resampled(3)})
+    end = refine(population)
+    found = read_poses(end.files(1).series(SERIES).poses)
+    assert (found["big"].n_samples, found["small"].n_samples) == (1, 3)
+    sigma = read_blocks(end.files(1).series(SERIES).sigma)["poses"]
+    counts = sigma.groupby("mprSpeciesName")["mprSample"].max()
+    assert dict(counts) == {"big": 1, "small": 3}
+    assert read_details(end.files(1), SERIES)["species"]["small"]["state"] == "used"
