@@ -12,20 +12,28 @@ from mpr_dist.cli.options import PopulationDir, examples, say
 
 def register(app: typer.Typer) -> None:
     app.command(
-        epilog=examples("mpr-dist export pop --to relion5 relion-project", "mpr-dist export pop --to m m-project")
+        epilog=examples(
+            "mpr-dist export pop --to relion5 relion-project",
+            "mpr-dist export pop --to m m-project",
+            "mpr-dist export pop --to ome-zarr maps",
+        )
     )(export)
 
 
 def export(
     directory: PopulationDir,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New or empty folder.")],
-    to: Annotated[str, typer.Option(help="The program that shall read it: relion5, m, warp.")],
+    to: Annotated[str, typer.Option(help="What shall read it: relion5, m, warp, ome-zarr, ome-zarr-0.4.")],
     iteration: Annotated[int | None, typer.Option(help="Which iteration [default: the one in force].")] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")] = False,
 ) -> None:
     """Write the state of a population as a project of another program.
 
     The population is only read, and images are not copied: the project names them where they lie.
+
+    ome-zarr writes the maps alone, OUT/SPECIES.zarr for napari, neuroglancer or Fiji: map and half-maps as channels, in
+    several resolutions, with angstrom as unit. Version 0.5, or 0.4 for older readers. Finished iterations hold the same
+    as species/NAME/map.zarr.
     """
     import json as writer
 

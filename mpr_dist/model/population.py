@@ -167,6 +167,11 @@ class SpeciesResult:
         return self.directory / "map.mrc"
 
     @property
+    def ome_zarr(self) -> Path:
+        """Map and half-maps for viewers; not in the imported state."""
+        return self.directory / "map.zarr"
+
+    @property
     def fsc(self) -> Path:
         return self.directory / "fsc.star"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mpr_dist.errors import InputError
 from mpr_dist.workflow.export_m import export_m
+from mpr_dist.workflow.export_ome_zarr import export_04, export_05
 from mpr_dist.workflow.export_relion import export_relion5
 from mpr_dist.workflow.export_request import ExportRequest, ExportSummary
 from mpr_dist.workflow.export_warp import export_warp
@@ -14,6 +15,8 @@ TARGETS: dict[str, Callable[[ExportRequest], ExportSummary]] = {
     "relion5": export_relion5,
     "m": export_m,
     "warp": export_warp,
+    "ome-zarr": export_05,
+    "ome-zarr-0.4": export_04,
 }
 
 

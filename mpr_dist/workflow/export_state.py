@@ -10,6 +10,7 @@ import numpy as np
 from mpr_dist.errors import PopulationError
 from mpr_dist.model.population import Population, SeriesFiles, SpeciesFiles, SpeciesResult
 from mpr_dist.model.pose import Particles
+from mpr_dist.model.pose_changes import concatenated, selected
 from mpr_dist.storage.population import last_iteration_with, last_iteration_with_maps
 from mpr_dist.storage.poses import BLOCK, read_poses
 from mpr_dist.storage.star import read_blocks
@@ -55,20 +56,15 @@ def species_at(population: Population, files: SpeciesFiles, iteration: int) -> S
             found[entry.name] = poses[name]
     if not found:
         raise PopulationError(f"species {name} has no particles in the tilt series of {population.path}")
-    most = max(each.n_samples for each in found.values())
-    alike = [each.resampled(most) for each in found.values()]
-    row = np.concatenate([each.row for each in alike])
-    order = np.argsort(row, kind="stable")
-    position, angles, half = (
-        np.concatenate([getattr(each, field) for each in alike])[order]
-        for field in ("position_A", "angles_deg", "half")
-    )
-    names = np.repeat(list(found), [len(each) for each in alike])[order]
+    together = concatenated(list(found.values()))
+    order = np.argsort(together.row, kind="stable")
+    particles = selected(together, order)
+    names = np.repeat(list(found), [len(each) for each in found.values()])[order]
     table = read_blocks(population.files(0).species(name).particles).get(BLOCK)
-    if table is None or isinstance(table, dict) or row.max() >= len(table):
+    if table is None or isinstance(table, dict) or particles.row.max() >= len(table):
         raise PopulationError(
             f"{population.files(0).species(name).particles}: lacks particles that poses refer to; restore the file"
         )
     maps = population.files(last_iteration_with_maps(population, name, iteration + 1)).species(name)
-    columns = table.iloc[row[order]].reset_index(drop=True)
-    return SpeciesAt(files, maps, tuple(names.tolist()), Particles(position, angles, half, row[order]), columns)
+    columns = table.iloc[particles.row].reset_index(drop=True)
+    return SpeciesAt(files, maps, tuple(names.tolist()), particles, columns)

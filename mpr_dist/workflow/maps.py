@@ -16,10 +16,12 @@ from mpr_dist.model.population import SeriesFiles
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.pose_changes import concatenated, selected
 from mpr_dist.storage.mrc import write_volume
+from mpr_dist.storage.ome_zarr import write_ome_zarr
 from mpr_dist.storage.particle_table import write_particle_table
 from mpr_dist.storage.poses import BLOCK, read_poses
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.units import F32, I64
+from mpr_dist.workflow.export_ome_zarr import channels
 from mpr_dist.workflow.fsc_table import write_fsc
 from mpr_dist.workflow.reference_files import read_mask
 from mpr_dist.workflow.science import FinishJob, SpeciesInput, SpeciesOutcome
@@ -37,7 +39,9 @@ def finish_species(job: FinishJob, accumulator: I64) -> SpeciesOutcome:
     curves = half_map_fsc(halves[0], halves[1], read_mask(job.species), species.pixel_size_A, species.symmetry)
     write_volume(output.half1, halves[0], species.pixel_size_A)
     write_volume(output.half2, halves[1], species.pixel_size_A)
-    write_volume(output.map, weighted_average(halves[0], halves[1], curves), species.pixel_size_A)
+    average = weighted_average(halves[0], halves[1], curves)
+    write_volume(output.map, average, species.pixel_size_A)
+    write_ome_zarr(output.ome_zarr, species.name, channels(average, halves[0], halves[1]), species.pixel_size_A)
     write_fsc(output.fsc, curves)
     particles = read_particles(job.species.name, job.series)
     if particles:
@@ -73,10 +77,10 @@ def write_particles(path: Path, species: SpeciesInput, particles: dict[str, Part
     order = np.argsort(np.concatenate([each.row for each in particles.values()]), kind="stable")
     # a series that was left as it came may have fewer temporal samples than the refined ones
     together = selected(concatenated(list(particles.values())), order)
-    write_particle_table(path, names[order].tolist(), together, rows_of_table(species.table, together.row))
+    write_particle_table(path, names[order].tolist(), together, _rows(species.table, together.row))
 
 
-def rows_of_table(path: Path | None, row: I64) -> pd.DataFrame:
+def _rows(path: Path | None, row: I64) -> pd.DataFrame:
     """The rows of the imported table that belong to particles, in their order; no columns where there is no table."""
     import pandas as pd
 

@@ -18,7 +18,7 @@ from mpr_dist.imaging.fsc import FscCurves
 from mpr_dist.imaging.reference import filter_halves, half_map_fsc
 from mpr_dist.model.population import Population, SpeciesFiles
 from mpr_dist.model.pose import Particles
-from mpr_dist.model.pose_changes import concatenated, selected
+from mpr_dist.model.pose_changes import renumbered, selected
 from mpr_dist.model.species import Species
 from mpr_dist.storage import population as storage
 from mpr_dist.storage.mrc import read_volume, write_volume
@@ -26,8 +26,8 @@ from mpr_dist.storage.particle_table import write_particle_table
 from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.storage.publish import disk, publish_json
 from mpr_dist.units import F32
+from mpr_dist.workflow.export_state import species_at
 from mpr_dist.workflow.fsc_table import write_fsc
-from mpr_dist.workflow.maps import rows_of_table
 from mpr_dist.workflow.reference_files import check_shape, read_mask
 from mpr_dist.workflow.science import SpeciesInput, SpeciesOutcome
 
@@ -72,41 +72,18 @@ def latest_input(population: Population, name: str) -> SpeciesInput:
 def read_species(population: Population, name: str) -> SpeciesState:
     """The species as it stands. Raises PopulationError, InputError when a file is missing or contradicts another."""
     files, known = population.species_named(name), latest_input(population, name)
-    parts: list[Particles] = []
-    names: list[str] = []
-    for _, entry in population.series:
-        if not files.particles_in(entry.name):
-            continue
-        found = latest_poses(population, entry.name).get(name)
-        count = 0 if found is None else len(found)
-        if found is None or count != files.particles_in(entry.name):
+    now = species_at(population, files, population.iteration)
+    found = Counter(now.names)
+    for series, count in files.particles:
+        if found[series] != count:
             raise PopulationError(
-                f"species {name}: tilt series {entry.name} has poses of {count} particles, species.toml says "
-                f"{files.particles_in(entry.name)}; restore the files from a copy"
+                f"species {name}: tilt series {series} has poses of {found[series]} particles, species.toml says "
+                f"{count}; restore the files from a copy"
             )
-        parts.append(found)
-        names += [entry.name] * count
-    if not parts:
-        raise PopulationError(f"species {name} has no particles in the tilt series of {population.path}")
-    together = concatenated(parts)
-    order = np.argsort(together.row, kind="stable")
-    table = rows_of_table(known.table, together.row[order])
-    halves = [
-        check_shape(read_volume(path)[0], files.species, str(path))
-        for path in (known.previous.half1, known.previous.half2)
-    ]
-    rows = np.arange(len(order), dtype=np.int64)
-    ordered = selected(together, order)
-    particles = Particles(ordered.position_A, ordered.angles_deg, ordered.half, rows)
-    return SpeciesState(
-        files.species,
-        halves[0],
-        halves[1],
-        read_mask(known),
-        tuple(names[i] for i in order),
-        particles,
-        table.reset_index(drop=True),
-    )
+    paths = known.previous.half1, known.previous.half2
+    first, second = (check_shape(read_volume(path)[0], files.species, str(path)) for path in paths)
+    mask = read_mask(known)
+    return SpeciesState(files.species, first, second, mask, now.names, renumbered(now.particles), now.columns)
 
 
 def publish_species(

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaozarrs
+import zarr
 
+from mpr_dist.cli.app import run as command
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.imaging.fsc import fsc
@@ -335,3 +338,16 @@ def test_an_unlikely_name_and_a_removed_species_are_refused(pop):
     with pytest.raises(PopulationError, match="already"):
         rotate_species(ChangeRequest(pop, "phantom", "phantom"), (90.0, 0.0, 0.0))
     assert isinstance(_state(pop, "phantom").particles, Particles)
+
+
+def test_maps_for_viewers(pop, tmp_path, capsys):
+    """Every finished iteration has its maps as OME-Zarr, and export writes them, in the older version too."""
+    files = load_population(pop).files(1).species("phantom")
+    yaozarrs.validate_zarr_store(str(files.ome_zarr))
+    for target, version in (("ome-zarr", "0.5"), ("ome-zarr-0.4", "0.4")):
+        assert command(["export", str(pop), str(tmp_path / version), "--to", target]) == 0
+        assert f"OME-Zarr {version}" in capsys.readouterr().out
+        path = tmp_path / version / "phantom.zarr"
+        yaozarrs.validate_zarr_store(str(path))
+        for channel, of in enumerate((files.map, files.half1, files.half2)):
+            np.testing.assert_array_equal(zarr.open_group(str(path), mode="r")["0"][channel], read_volume(of)[0])
