@@ -291,7 +291,7 @@ def _assemble(
     start = 0
     for product, jac in zip(passes, jacobians, strict=True):
         points = slice(start, start + product.xm.shape[0])
-        by_tilt = tuple(np.zeros((len(columns), len(columns))) for columns in layout.tilt_columns)
+        by_tilt = tuple(xp.zeros((len(columns), len(columns))) for columns in layout.tilt_columns)
         for t in range(layout.n_tilts):
             gradient, information = _local(product, scale[t], t)
             _add_tilt(out, t, points, gradient, information, jac, by_tilt[t], by_pose[t])
