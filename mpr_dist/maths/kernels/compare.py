@@ -268,7 +268,7 @@ def compare(  # type: ignore[no-untyped-def]
         mixed, turns = np.zeros((12, BLOCK), np.float32), np.zeros(BLOCK, np.float32)
         place, cell = np.zeros((4, BLOCK), np.float32), np.zeros((2, BLOCK), np.int32)
         corners, lanes = np.zeros((4, 4 * BLOCK), np.float32), np.zeros((len(result), LANES), np.float32)
-        x, view = images[p, t], views[p, t]
+        x, view = images[p, t].reshape(-1), views[p, t]
         u, v, h = tables[KX], tables[KY], tables[EWALD]
         z, a0, a1 = defocus[p, t], astig[t, 0], astig[t, 1]
         up = _f(1.0) if is_curved else _f(0.0)
@@ -276,10 +276,11 @@ def compare(  # type: ignore[no-untyped-def]
             n = min(BLOCK, n_samples[t] - start)
             if n < BLOCK:
                 d[:, :] = _f(0.0)
+            samples = x[2 * start : 2 * (start + n)]
             for i in range(n):
                 j = start + i
                 turns[i] = tables[A2, j] * (z + a0 * tables[COS2, j] + a1 * tables[SIN2, j]) + fixed[t, j]
-                d[0, i], d[0, BLOCK + i] = x[j, 0], x[j, 1]
+                d[0, i], d[0, BLOCK + i] = samples[2 * i], samples[2 * i + 1]
             _places(view, u, v, h, up, start, n, ny, place, cell)
             _fetch(flat, np.uint64(reference[p]) * size, uy, ux, cell, n, corners)
             _interpolate(view, place, corners, n, slot)

@@ -2,6 +2,9 @@
 
 Each contribution is rounded to an integer multiple of 2^-k before it is added; integer addition is associative, so the
 sums do not depend on the order of images, threads or machines.
+
+Samples come in blocks: two loops work out values and places of several samples at once, a third adds them to the cells.
+The places of the next block are known before the cells of this one are touched, so that these are in the cache by then.
 """
 
 from __future__ import annotations
@@ -9,81 +12,90 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from mpr_dist.maths.kernels.compare import A2, COS2, EWALD, KX, KY, ODD, OVERLAP, SIN2
+from mpr_dist.maths.kernels.compare import A2, BLOCK, COS2, EWALD, KX, KY, ODD, OVERLAP, SIN2
+from mpr_dist.maths.kernels.vector import add_rounded, fma, prefetch, sincos_turns
 
 _f = np.float32
-_TWO_PI = _f(2.0 * np.pi)
-
-
-@nb.njit(nogil=True, cache=True)
-def _insert_image(accumulator, view, qx, qy, qz, sign, values, weights, n, scale):  # type: ignore[no-untyped-def]
-    """Add n samples; returns the largest contribution, in units of the fixed point, to detect overflow."""
-    half = np.float32(accumulator.shape[0] // 2)
-    largest = 0.0
-    for i in range(n):
-        x, y, z = qx[i], qy[i], sign * qz[i]
-        kx = view[0, 0] * x + view[1, 0] * y + view[2, 0] * z
-        ky = view[0, 1] * x + view[1, 1] * y + view[2, 1] * z
-        kz = view[0, 2] * x + view[1, 2] * y + view[2, 2] * z
-        re, im, w = values[i, 0], values[i, 1], weights[i]
-        if kx < _f(0.0):
-            kx, ky, kz, im = -kx, -ky, -kz, -im
-        ky += half
-        kz += half
-        ix, iy, iz = np.uint32(kx), np.uint32(ky), np.uint32(kz)
-        fx, fy, fz = kx - np.float32(ix), ky - np.float32(iy), kz - np.float32(iz)
-        re_s, im_s, w_s = np.float64(re) * scale, np.float64(im) * scale, np.float64(w) * scale
-        largest = max(largest, abs(re_s), abs(im_s), w_s)
-        if re_s != re_s or im_s != im_s:
-            largest = np.inf  # max would lose a NaN
-        for dz in range(2):
-            wz = fz if dz else _f(1.0) - fz
-            for dy in range(2):
-                wzy = wz * (fy if dy else _f(1.0) - fy)
-                for dx in range(2):
-                    c = np.float64(wzy * (fx if dx else _f(1.0) - fx))
-                    cell = accumulator[iz + dz, iy + dy, ix + dx]
-                    cell[0] += np.int64(np.rint(re_s * c))
-                    cell[1] += np.int64(np.rint(im_s * c))
-                    cell[2] += np.int64(np.rint(w_s * c))
-    return largest
+# rows of a block: what is inserted, where in its cell
+RE, IM, WEIGHT, FX, FY, FZ = range(6)
 
 
 @nb.njit(inline="always")
-def _turned(turns):  # type: ignore[no-untyped-def]
-    """sin and cos of a phase in turns."""
-    phase = _TWO_PI * (turns - np.rint(turns))
-    return np.sin(phase), np.cos(phase)
+def _values(image, tables, fixed, weight, defocus, astig, sign, start, n, scale, block):  # type: ignore[no-untyped-def]
+    """Data times the conjugate model without F, and what the data hold of F, times scale (a power of two).
 
-
-@nb.njit(nogil=True)
-def _flat(image, turns, weight, tables, n, values, weights):  # type: ignore[no-untyped-def]
-    """Data times the conjugate model of the flat sphere, and the square of that model."""
-    for j in range(n):
-        s, _ = _turned(turns[j])
-        so, co = _turned(tables[ODD, j])
-        c = -s * weight[j]
-        values[j, 0] = c * (co * image[j, 0] - so * image[j, 1])
-        values[j, 1] = c * (co * image[j, 1] + so * image[j, 0])
-        weights[j] = c * c
-
-
-@nb.njit(nogil=True)
-def _sideband(image, turns, weight, tables, sign, n, values, weights):  # type: ignore[no-untyped-def]
-    """The same for one sideband of the curved sphere, (i/2) exp(i gamma) above (sign 1), its conjugate below (-1).
-
-    The weight is what the data hold of F there: w^2/4 of its own, and -w^2/4 exp(-2 i gamma) of the other sideband,
-    which is the same F as far as they overlap: w^2 ((1 - overlap)/4 + overlap sin^2(gamma)/2).
+    sign 0: the flat sphere, C X and C^2. Otherwise one sideband of the curved one, (i/2) exp(i gamma) above (sign 1),
+    its conjugate below (-1). The weight is what the data hold of F there: w^2/4 of its own, and -w^2/4 exp(-2 i gamma)
+    of the other sideband, which is the same F as far as they overlap: w^2 ((1 - overlap)/4 + overlap sin^2(gamma)/2).
     """
-    half = _f(0.5)
-    for j in range(n):
-        s, c = _turned(turns[j])
-        so, co = _turned(tables[ODD, j])
-        re, im = co * image[j, 0] - so * image[j, 1], co * image[j, 1] + so * image[j, 0]
-        ar, ai = -half * s * weight[j], -half * sign * c * weight[j]
-        values[j, 0], values[j, 1] = ar * re - ai * im, ar * im + ai * re
-        shared = tables[OVERLAP, j]
-        weights[j] = weight[j] * weight[j] * (_f(0.25) * (_f(1.0) - shared) + half * shared * s * s)
+    a0, a1 = astig[0], astig[1]
+    flat = sign == _f(0.0)
+    for i in range(n):
+        j = start + i
+        s, c = sincos_turns(tables[A2, j] * (defocus + a0 * tables[COS2, j] + a1 * tables[SIN2, j]) + fixed[j])
+        so, co = sincos_turns(tables[ODD, j])
+        w, shared = weight[j], tables[OVERLAP, j]
+        re, im = co * image[2 * i] - so * image[2 * i + 1], co * image[2 * i + 1] + so * image[2 * i]
+        half = _f(-1.0) if flat else _f(-0.5)
+        ar, ai = half * s * w, half * sign * c * w
+        block[RE, i], block[IM, i] = scale * (ar * re - ai * im), scale * (ar * im + ai * re)
+        part = w * w * (_f(0.25) * (_f(1.0) - shared) + _f(0.5) * shared * s * s)
+        block[WEIGHT, i] = scale * (ar * ar if flat else part)
+
+
+@nb.njit(inline="always")
+def _places(view, qx, qy, qz, sign, start, n, ny, block, cell):  # type: ignore[no-untyped-def]
+    """Cells (line, column) of n samples and their places in them; a mirrored one is conjugated."""
+    v00, v01, v02 = view[0, 0], view[0, 1], view[0, 2]
+    v10, v11, v12 = view[1, 0], view[1, 1], view[1, 2]
+    v20, v21, v22 = view[2, 0], view[2, 1], view[2, 2]
+    half = _f(ny // 2)
+    for i in range(n):
+        x, y, z = qx[start + i], qy[start + i], sign * qz[start + i]
+        kx = fma(v20, z, fma(v10, y, v00 * x))
+        ky = fma(v21, z, fma(v11, y, v01 * x))
+        kz = fma(v22, z, fma(v12, y, v02 * x))
+        flip = _f(-1.0) if kx < _f(0.0) else _f(1.0)
+        kx, ky, kz = flip * kx, fma(flip, ky, half), fma(flip, kz, half)
+        ix, iy, iz = np.int32(kx), np.int32(ky), np.int32(kz)
+        block[FX, i], block[FY, i], block[FZ, i] = kx - _f(ix), ky - _f(iy), kz - _f(iz)
+        block[IM, i] *= flip
+        cell[0, i], cell[1, i] = np.int32(iz * np.int32(ny) + iy), ix
+
+
+@nb.njit(inline="always")
+def _largest(block, n, largest):  # type: ignore[no-untyped-def]
+    """Lane by lane the largest contribution so far, infinite after a NaN."""
+    for i in range(n):
+        re, im, w = abs(block[RE, i]), abs(block[IM, i]), block[WEIGHT, i]
+        m, total = max(max(re, im), w), re + im + w
+        m = m if total == total else _f(np.inf)
+        largest[i] = m if m > largest[i] else largest[i]
+
+
+@nb.njit(inline="always")
+def _ask(sums, ny, nx, cell, n):  # type: ignore[no-untyped-def]
+    """Ask for the cells of n samples."""
+    for i in range(n):
+        a = np.uint64(3) * (np.uint64(cell[0, i]) * nx + np.uint64(cell[1, i]))
+        prefetch(sums, a)
+        prefetch(sums, a + np.uint64(3) * nx)
+        prefetch(sums, a + np.uint64(3) * nx * ny)
+        prefetch(sums, a + np.uint64(3) * nx * (ny + np.uint64(1)))
+
+
+@nb.njit(inline="always")
+def _add(sums, ny, nx, cell, block, n):  # type: ignore[no-untyped-def]
+    """Add n samples to the 8 cells around each."""
+    one = _f(1.0)
+    for i in range(n):
+        re, im, w = block[RE, i], block[IM, i], block[WEIGHT, i]
+        x, y, z = block[FX, i], block[FY, i], block[FZ, i]
+        a = np.uint64(3) * (np.uint64(cell[0, i]) * nx + np.uint64(cell[1, i]))
+        for row in range(4):
+            b = a + np.uint64(3) * nx * (np.uint64(row // 2) * ny + np.uint64(row % 2))
+            c = (z if row // 2 else one - z) * (y if row % 2 else one - y)
+            add_rounded(sums, b, re, im, w, c * (one - x), c * x)
 
 
 @nb.njit(parallel=True, nogil=True, cache=True)
@@ -111,30 +123,42 @@ def insert(  # type: ignore[no-untyped-def]
     of the fixed point, per half.
     """
     n_p, n_t = active.shape
-    n = images.shape[2]
+    ny = accumulators.shape[2]
+    uy, ux = np.uint64(ny), np.uint64(accumulators.shape[3])
     largest = np.zeros(2)
     for h in nb.prange(2):
-        values, weights = np.empty((n, 2), np.float32), np.empty(n, np.float32)
-        turns = np.empty(n, np.float32)
+        block, cell = np.zeros((2, 6, BLOCK), np.float32), np.zeros((2, 2, BLOCK), np.int32)
+        lanes, waiting, turn = np.zeros(BLOCK, np.float32), 0, 0
         u, v, q = tables[KX], tables[KY], tables[EWALD]
-        for p in range(n_p):
-            if half[p] != h:
+        sums, size = accumulators[h].reshape(-1), _f(scale)
+        for image in range(n_p * n_t):
+            p, t = image // n_t, image % n_t
+            if half[p] != h or not active[p, t]:
                 continue
-            for t in range(n_t):
-                if not active[p, t]:
-                    continue
-                z, a0, a1 = defocus[p, t], astig[t, 0], astig[t, 1]
-                count, view, sums = n_samples[t], views[p, t], accumulators[h]
-                w = weight[weight_row[p, t]]
-                for j in range(count):
-                    turns[j] = tables[A2, j] * (z + a0 * tables[COS2, j] + a1 * tables[SIN2, j]) + fixed[t, j]
-                if is_curved:
-                    for sign in (_f(1.0), _f(-1.0)):
-                        _sideband(images[p, t], turns, w, tables, sign, count, values, weights)
-                        m = _insert_image(sums, view, u, v, q, sign, values, weights, count, scale)
-                        largest[h] = max(largest[h], m)
-                else:
-                    _flat(images[p, t], turns, w, tables, count, values, weights)
-                    m = _insert_image(sums, view, u, v, q, _f(0.0), values, weights, count, scale)
-                    largest[h] = max(largest[h], m)
+            x, w, view = images[p, t].reshape(-1), weight[weight_row[p, t]], views[p, t]
+            for side in range(2 if is_curved else 1):
+                sign = _f(0.0) if not is_curved else _f(1.0) if side == 0 else _f(-1.0)
+                for start in range(0, n_samples[t], BLOCK):
+                    n = min(BLOCK, n_samples[t] - start)
+                    now, where = block[turn], cell[turn]
+                    _values(
+                        x[2 * start : 2 * (start + n)],
+                        tables,
+                        fixed[t],
+                        w,
+                        defocus[p, t],
+                        astig[t],
+                        sign,
+                        start,
+                        n,
+                        size,
+                        now,
+                    )
+                    _places(view, u, v, q, sign, start, n, ny, now, where)
+                    _largest(now, n, lanes)
+                    _ask(sums, uy, ux, where, n)
+                    _add(sums, uy, ux, cell[1 - turn], block[1 - turn], waiting)
+                    waiting, turn = n, 1 - turn
+        _add(sums, uy, ux, cell[1 - turn], block[1 - turn], waiting)
+        largest[h] = lanes.max()
     return largest

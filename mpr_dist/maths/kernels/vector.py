@@ -11,7 +11,8 @@ from typing import Any
 
 import numba as nb
 import numpy as np
-from numba.core import types
+from llvmlite import ir
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 _f = np.float32
@@ -30,14 +31,64 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 @nb.njit(inline="always")
 def sincos_turns(t):  # type: ignore[no-untyped-def]
-    """sin and cos of 2 pi t; Taylor polynomials on a quarter turn, error below 1e-7."""
-    k = np.rint(_f(2.0) * t)
-    x = fma(_f(-0.5), k, t) * TWO_PI
-    sign = _f(1.0) - _f(2.0) * np.float32(np.int32(k) & np.int32(1))
+    """sin and cos of 2 pi t; Taylor polynomials on an eighth of a turn, error below 1e-7, exact on quarter turns."""
+    k = np.rint(_f(4.0) * t)
+    x = fma(_f(-0.25), k, t) * TWO_PI
     y = x * x
-    s = fma(y, fma(y, _f(-1 / 39916800), _f(1 / 362880)), _f(-1 / 5040))
-    s = fma(y, fma(y, s, _f(1 / 120)), _f(-1 / 6))
-    c = fma(y, fma(y, _f(1 / 479001600), _f(-1 / 3628800)), _f(1 / 40320))
-    c = fma(y, fma(y, fma(y, c, _f(-1 / 720)), _f(1 / 24)), _f(-1 / 2))
-    x *= sign
-    return fma(x * y, s, x), fma(sign * y, c, sign)
+    s = fma(y, fma(y, fma(y, _f(1 / 362880), _f(-1 / 5040)), _f(1 / 120)), _f(-1 / 6))
+    c = fma(y, fma(y, fma(y, fma(y, _f(-1 / 3628800), _f(1 / 40320)), _f(-1 / 720)), _f(1 / 24)), _f(-0.5))
+    s, c = fma(x * y, s, x), fma(y, c, _f(1.0))
+    quarter = np.int32(k)
+    swapped = (quarter & np.int32(1)) != np.int32(0)
+    sign_s = _f(1.0) - _f(quarter & np.int32(2))
+    sign_c = _f(1.0) - _f((quarter + np.int32(1)) & np.int32(2))
+    return sign_s * (c if swapped else s), sign_c * (s if swapped else c)
+
+
+@intrinsic
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of array[index] (flat), which will be written soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = builder.bitcast(builder.gep(view.data, [arguments[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *[ir.IntType(32)] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [place, *(ir.Constant(ir.IntType(32), value) for value in (1, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uintp), generate
+
+
+@intrinsic
+def add_rounded(typing_context: Any, sums: Any, at: Any, a: Any, b: Any, c: Any, w0: Any, w1: Any) -> Any:
+    """sums[at : at + 6] += rint((a, b, c) w0), rint((a, b, c) w1): flat int64 sums, float32 factors, exact products."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        i32 = ir.IntType(32)
+        ints, doubles = ir.VectorType(ir.IntType(64), 8), ir.VectorType(ir.DoubleType(), 8)
+
+        def vector(numbers: list[Any], order: list[int]) -> Any:
+            four = ir.Constant(ir.VectorType(ir.FloatType(), 4), ir.Undefined)
+            for i, number in enumerate(numbers):
+                four = builder.insert_element(four, number, i32(i))
+            lanes = builder.shuffle_vector(four, four, ir.Constant(ir.VectorType(i32, 8), order))
+            return builder.fpext(lanes, doubles)
+
+        values = vector(arguments[2:5], [0, 1, 2, 0, 1, 2, 0, 0])
+        weights = vector(arguments[5:7], [0, 0, 0, 1, 1, 1, 0, 0])
+        rint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(doubles, [doubles]), "llvm.rint.v8f64")
+        whole = builder.fptosi(builder.call(rint, [builder.fmul(values, weights)]), ints)
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        for first, size in ((0, 4), (4, 2)):
+            lanes = ir.VectorType(ir.IntType(64), size)
+            part = builder.shuffle_vector(
+                whole, whole, ir.Constant(ir.VectorType(i32, size), [*range(first, first + size)])
+            )
+            index = builder.add(arguments[1], ir.Constant(arguments[1].type, first))
+            place = builder.bitcast(builder.gep(array.data, [index]), lanes.as_pointer())
+            builder.store(builder.add(builder.load(place, align=8), part), place, align=8)
+        return context.get_dummy_value()
+
+    f32 = types.float32
+    return types.void(sums, types.uintp, f32, f32, f32, f32, f32), generate
