@@ -86,6 +86,9 @@ def stage_of(relion: RelionTilts, image_px: tuple[int, int]) -> StageOfRelion:
         rotation = np.ascontiguousarray(rotation.transpose(0, 2, 1))
         angles, stretch = relion_angles(rotation), np.tile(np.eye(2), (len(rotation), 1, 1))
         matrices = matrices.copy()
+        if relion.projection is None:  # the centre was turned the wrong way as well
+            turned = (matrices[:, :3, :3] - rotation) @ (np.array(relion.volume_px) // 2)
+            matrices[:, :3, 3] += turned
         matrices[:, :3, :3] = rotation
     centre = np.array(relion.volume_px) / 2
     offset = np.einsum("tij,j->ti", matrices[:, :2, :3], centre) + matrices[:, :2, 3] - np.array(image_px) / 2

@@ -274,17 +274,24 @@ def _angles(columns: Columns) -> tuple[F64, str]:
     """(particles, 3) rot, tilt, psi from the reference to the tomogram."""
     if not columns.has_any(*ANGLES):
         return columns.numbers(*SUBTOMOGRAM), "Angles: rlnTomoSubtomogramRot/Tilt/Psi alone."
-    angles, note = columns.numbers(*ANGLES), "Angles: rlnAngleRot/Tilt/Psi."
-    if np.abs(angles).max() > 720:
-        note += (
-            f" Some are as large as {np.abs(angles).max():.0f} degrees: some versions of Warp wrote angles multiplied"
-            " by 57.3; compare with the table they came from."
-        )
+    angles, note = _in_degrees(columns.numbers(*ANGLES))
     if columns.has_any(*SUBTOMOGRAM):
         outer = euler_to_matrix(columns.numbers(*SUBTOMOGRAM))
         angles = matrix_to_euler(outer @ euler_to_matrix(angles))
         note += " rlnTomoSubtomogramRot/Tilt/Psi turn them and the shifts."
     return angles, note
+
+
+def _in_degrees(angles: F64) -> tuple[F64, str]:
+    """Some versions of Warp multiplied angles by 57.3 once too often; a tilt, which is an arc cosine, gives it away."""
+    note, largest = "Angles: rlnAngleRot/Tilt/Psi.", float(np.abs(angles).max(initial=0.0))
+    if largest <= 720:
+        return angles, note
+    note += f" Some are as large as {largest:.0f} degrees: some versions of Warp wrote angles multiplied by 57.3"
+    tilt = np.abs(angles[:, 1])
+    if tilt.max() > 720 and tilt.max() <= np.rad2deg(180.0) * 1.001:
+        return angles / np.rad2deg(1.0), f"{note}, so all were DIVIDED by 57.2958."
+    return angles, f"{note}; these tilts do not look so, and they were taken as they are."
 
 
 def _half_sets(columns: Columns, name: str) -> tuple[I8, str]:

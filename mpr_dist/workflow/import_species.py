@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,13 +140,29 @@ def take_species(
     box = len(maps.mask)
     species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry)
     everything = Particles(position, table.angles_deg, table.half, np.arange(len(table), dtype=np.int64))
-    notes = list(maps.notes)
+    notes = [*_about_odd_sizes(population, table, names), *maps.notes]
     if request.temporal_samples is not None:
         everything = everything.resampled(request.temporal_samples)
         notes.append(f"Trajectories: {request.temporal_samples} temporal samples each, as asked for.")
     state = SpeciesState(species, maps.half1, maps.half2, maps.mask, names, everything, table.columns)
     grown, _ = publish_species(population, state, maps.curves)
     return SpeciesSummary(grown.species_named(request.name), maps.curves.resolution_A, table.reading.plus(*notes))
+
+
+def _about_odd_sizes(population: Population, table: ParticleTable, names: Sequence[str]) -> Iterator[str]:
+    """RELION counts centred coordinates from n / 2, but its tomograms turn about n // 2; ours turn about n / 2."""
+    used = set(names)
+    odd = {
+        source.name: [f"{axis} {n}" for axis, n in zip("xyz", source.volume_size_px, strict=True) if n % 2]
+        for source, entry in population.series
+        if entry.name in used and not source.is_relion
+    }
+    found = "; ".join(f"{name}: {', '.join(axes)} px" for name, axes in odd.items() if axes)
+    if table.centred and found:
+        yield (
+            f"Odd sizes of tomograms ({found}): RELION counts centred coordinates from n / 2 but projects about n // 2"
+            ", half a pixel apart; n / 2 was taken for both, as Warp does."
+        )
 
 
 def _check(population: Population, name: str) -> None:
