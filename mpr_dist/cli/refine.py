@@ -33,6 +33,10 @@ Added = Annotated[
     typer.Option("--with", metavar="SERIES", help="Add this series to the iteration in force; repeatable."),
 ]
 _REFINE = "POP --iterations 4 --image-warp 6x4 --particles --stage-angles --defocus"
+Stacks = Annotated[
+    Path | None,
+    typer.Option("--relion-stacks", help="optimisation_set.star with 2D particle stacks, of RELION or Warp."),
+]
 EngineFile = Annotated[
     Path | None, typer.Option("--settings", help="TOML file with a table [engine] that says where to run.")
 ]
@@ -55,7 +59,12 @@ def register(app: typer.Typer) -> None:
             f"mpr-dist refine {_REFINE} --scheduler-file scheduler.json",
         )
     )(refine)
-    app.command(epilog=o.examples("mpr-dist reconstruct POP", "mpr-dist reconstruct POP --without TS_07"))(reconstruct)
+    lines = (
+        "mpr-dist reconstruct POP",
+        "mpr-dist reconstruct POP --without TS_07",
+        "mpr-dist reconstruct --relion-stacks optimisation_set.star --out maps --symmetry C6",
+    )
+    app.command(epilog=o.examples(*lines))(reconstruct)
 
 
 @with_options(refinement, placement, memory, certificates)
@@ -102,9 +111,13 @@ def refine(
 @with_options(placement, memory, certificates)
 def reconstruct(
     context: typer.Context,
-    directory: o.PopulationDir,
+    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Directory of the population.")] = None,
     without: Without = None,
     added: Added = None,
+    relion_stacks: Stacks = None,
+    out: Annotated[Path | None, typer.Option(help="Of --relion-stacks: new or empty folder for the maps.")] = None,
+    symmetry: Annotated[str, typer.Option(help="Of --relion-stacks: point group with RELION's names and axes.")] = "C1",
+    json: o.AsJson = False,
     ewald: Ewald = None,
     settings: EngineFile = None,
     restart: Restart = False,
@@ -115,12 +128,20 @@ def reconstruct(
     With --without or --with only these tilt series are back-projected, and taken out of or added to the sums of the
     iteration in force. That is exact: the maps have the bits of a run that never had, or always had, them. The next
     refine works on all tilt series again.
+
+    With --relion-stacks no population is needed: half-maps are made straight from the 2D particle stacks of RELION 5 or
+    Warp (premultiplied by CTFs or not; all tilts in a stack, or visible ones alone), to check an import beforehand.
     """
     from mpr_dist.model.settings import RefineSettings
     from mpr_dist.workflow.change import Change
     from mpr_dist.workflow.launch import change_population, refine_population
     from mpr_dist.workflow.run_settings import ewald_in_force
 
+    if relion_stacks is not None:
+        _stacks(relion_stacks, directory, out, symmetry, json)
+        return
+    if directory is None or out is not None or json:
+        raise InputError("give a population, or --relion-stacks with --out; --out and --json belong to --relion-stacks")
     chosen = engine_asked(context)
     if without or added:
         if ewald is not None:
@@ -129,6 +150,14 @@ def reconstruct(
     else:
         settings_now = RefineSettings(iterations=1, ewald=ewald or ewald_in_force(directory))
         _end(refine_population(directory, settings_now, chosen, restart, max_failed))
+
+
+def _stacks(stacks: Path, population: Path | None, out: Path | None, symmetry: str, json: bool) -> None:
+    from mpr_dist.workflow.relion_stacks import reconstruct_stacks
+
+    if population is not None or out is None:
+        raise InputError("--relion-stacks makes maps in the folder --out; give that, and no population")
+    o.tell_import(reconstruct_stacks(stacks, out, symmetry), json)
 
 
 def _end(outcome: Outcome) -> None:

@@ -133,7 +133,7 @@ def read_particles(
         return _read_m(columns, notes)
     _refuse_strangers(columns)
     names, name_note = _series(columns)
-    is_warp = _is_warp_export(columns)
+    is_warp = is_warp_export(columns)
     position, centred, position_note = _coordinates(columns, coordinate_pixel_A, is_warp)
     origin, origin_note = _origins(columns, shift_pixel_A)
     angles, angle_note = _angles(columns)
@@ -186,7 +186,8 @@ def _series(columns: Columns) -> tuple[tuple[str, ...], str]:
     return names, f"Series: {len(set(names))}, names from {column}, {example}."
 
 
-def _is_warp_export(columns: Columns) -> bool:
+def is_warp_export(columns: Columns) -> bool:
+    """Whether Warp wrote the table: its coordinates are in pixels of its images, its stacks weighed as Warp does."""
     column = "rlnTomoName" if columns.has("rlnTomoName") else "rlnMicrographName"
     if any(name.endswith(".tomostar") for name in columns.text(column)):
         return True

@@ -162,3 +162,21 @@ def insert(  # type: ignore[no-untyped-def]
         _add(sums, uy, ux, cell[1 - turn], block[1 - turn], waiting)
         largest[h] = lanes.max()
     return largest
+
+
+@nb.njit(parallel=True, nogil=True, cache=True)
+def insert_products(accumulators, half, values, weights, views, u, v, scale):  # type: ignore[no-untyped-def]
+    """Add samples that were multiplied by their model already, and the squares of the model, as they are.
+
+    values (images, samples, 2) and weights (images, samples) float32; half (images,) 0 or 1; views (images, 3, 3); u, v
+    (samples,) grid units of the accumulators. One thread per half-set. Returns the largest contribution in units of the
+    fixed point, per half.
+    """
+    largest = np.zeros(2)
+    flat = np.zeros_like(u)
+    for h in nb.prange(2):
+        for i in range(len(half)):
+            if half[i] == h:
+                m = _insert_image(accumulators[h], views[i], u, v, flat, _f(0.0), values[i], weights[i], len(u), scale)
+                largest[h] = max(largest[h], m)
+    return largest
