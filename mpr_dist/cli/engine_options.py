@@ -22,6 +22,7 @@ _NAMES = (
     "threads",
     "scheduler_file",
     "gpus",
+    "device",
     "workers_per_gpu",
     "adaptive",
     "host",
@@ -66,8 +67,9 @@ def placement(
     gpus: Annotated[
         str | None, typer.Option(metavar="LIST", help="Cards that cuda uses, such as 0,1 [default: all].")
     ] = None,
+    device: o.Device = None,
     workers_per_gpu: Annotated[
-        int | None, typer.Option(help="Worker processes that share one card [default: 1].")
+        int | None, typer.Option(help="Worker processes that share one card and its memory [default: 1].")
     ] = None,
     adaptive: Annotated[
         str | None,

@@ -17,6 +17,14 @@ Engine = Annotated[
         "--settings. tcp://HOST:PORT or tls://HOST:PORT: a Dask scheduler that runs already. [default: local]"
     ),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="cpu|gpu",
+        help="What workers compute with; maps of both agree to rounding (FSC above 0.999). [default: gpu for cuda and "
+        "for jobs with cards, cpu otherwise]",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
 Workers = Annotated[
     int | None,

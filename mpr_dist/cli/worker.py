@@ -79,6 +79,7 @@ def batch(
     index: Annotated[int, typer.Option(help="Which share to do, 1 to --of.")],
     of: Annotated[int, typer.Option(help="Into how many shares the tilt series are divided, by their particles.")],
     threads: o.Threads = None,
+    device: o.Device = None,
 ) -> None:
     """Do one share of the next iteration in this process, without any scheduler: for job arrays.
 
@@ -88,7 +89,7 @@ def batch(
     """
     from mpr_dist.workflow.launch import batch_population
 
-    may_use = (context.params["memory_per_worker"], context.params["scratch"])
+    may_use = (context.params["memory_per_worker"], context.params["scratch"], device)
     share = batch_population(directory, settings_asked(context), index, of, threads or 1, *may_use)
     o.say(f"  {name}: LEFT OUT: {reason}" for name, reason in sorted(share.failed.items()))
     o.say([f"iteration {share.iteration:03d}, share {index} of {of}: {len(share.done)} series done"])

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mpr_dist.arrays import DEVICES
 from mpr_dist.errors import InputError
 
 QUEUES = ("slurm", "pbs", "lsf", "sge")
@@ -108,7 +109,7 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """Where a run takes place. The maps are the same for all.
+    """Where a run takes place. The maps are the same for all that compute on the same device.
 
     Attributes:
         kind: one of ``ENGINES``, or the address tcp://host:port or tls://host:port of a Dask scheduler.
@@ -116,6 +117,8 @@ class EngineChoice:
         threads: of each worker.
         scheduler_file: of a Dask scheduler; then ``kind`` does not matter.
         gpus: which cards ``cuda`` takes; () = all of them.
+        device: what a worker computes with, "cpu" or "gpu"; None = gpu where the engine gives workers cards.
+        workers_per_gpu: how many workers share a card.
         adaptive: (least, most) workers, as the work asks for them.
         host: where others can reach the scheduler of ``local`` and ``cuda``; None = this machine alone.
         memory_per_worker: such as "4GiB"; None = its share of the machine or of the job.
@@ -127,6 +130,7 @@ class EngineChoice:
     threads: int = 1
     scheduler_file: Path | None = None
     gpus: tuple[str, ...] = ()
+    device: str | None = None
     workers_per_gpu: int = 1
     adaptive: tuple[int, int] | None = None
     host: str | None = None
@@ -145,8 +149,22 @@ class EngineChoice:
             raise InputError(f"the engine inline is one process; leave --workers {self.workers} out, or take local")
         if self.gpus and self.kind != "cuda":
             raise InputError("--gpus belongs to --engine cuda; the cards of a job stand in [engine.job] gpus")
+        if self.device not in (None, *DEVICES):
+            raise InputError(f"--device is one of {', '.join(DEVICES)}; got {self.device!r}")
+        if self.device == "cpu" and self.kind == "cuda" and self.scheduler_file is None:
+            raise InputError("--engine cuda computes on cards; leave --device cpu out, or take --engine local")
         self._check_adaptive()
         self.memory_of_worker(0, 1)
+
+    @property
+    def computes_on(self) -> str:
+        """What workers compute with: "cpu" or "gpu"."""
+        gives_cards = self.scheduler_file is None and (self.kind == "cuda" or (self.is_queue and self.job.gpus > 0))
+        return self.device or ("gpu" if gives_cards else "cpu")
+
+    def workers_per_card(self, workers: int) -> int:
+        """How many workers share a card; processes of ``local`` all take the first one."""
+        return workers if self.kind in ("local", "inline") and not self.is_foreign else self.workers_per_gpu
 
     def memory_of_worker(self, available_bytes: int, workers: int) -> int | None:
         """Bytes that one of ``workers`` may use, of those this machine has; None: nobody here knows."""

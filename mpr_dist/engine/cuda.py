@@ -45,7 +45,7 @@ def open_cuda(choice: EngineChoice) -> CudaExecutor:
 
 def find_cards(wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The cards to use, as CUDA_VISIBLE_DEVICES names them; what is missing is an InputError."""
-    for package in ("dask_cuda", "pynvml"):
+    for package in ("dask_cuda", "pynvml", "cupy"):
         if importlib.util.find_spec(package) is None:
             raise InputError(NO_EXTRA.format(package=package.replace("_", "-")))
     import pynvml

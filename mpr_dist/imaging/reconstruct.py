@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numba as nb
 import numpy as np
-from scipy import fft
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.errors import MprError, SeriesError
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import ParticleImages, kernel_tables
 from mpr_dist.imaging.passes import insert_images
-from mpr_dist.maths.kernels.cards import Seen
+from mpr_dist.maths.kernels.cards import Seen, symmetrise_on
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
@@ -83,26 +84,27 @@ def backproject(
 
 @dataclass(frozen=True, eq=False)
 class FourierSums:
-    """Sums of one half-set after symmetry: (nz, ny, nx) complex128 numerator and float64 weight, kx >= 0."""
+    """Sums of a half-set after symmetry, on a device: (nz, ny, nx) complex128 numerator and float64 weight, kx >= 0."""
 
-    numerator: np.ndarray
-    weight: F64
+    numerator: Any
+    weight: Any
+    device: Device = HOST
 
 
-def fourier_sums(accumulator: I64, symmetry: str, exponent: int = EXPONENT) -> FourierSums:
-    """Fixed point to numbers, the plane kx = 0 made Hermitian, symmetry applied."""
+def fourier_sums(accumulator: I64, symmetry: str, exponent: int = EXPONENT, device: Device = HOST) -> FourierSums:
+    """Fixed point to numbers, the plane kx = 0 made Hermitian, symmetry applied. MemoryError: a card cannot hold it."""
     if max(int(accumulator.max()), -int(accumulator.min())) > LARGEST_SUM:
         raise MprError("the sums of a half-map leave the range of the fixed point (2^61)")
-    sums: F64 = np.multiply(accumulator, 2.0**-exponent, dtype=np.float64)
-    mirrored = sums[::-1, ::-1, 0] * np.array([1.0, -1.0, 1.0])
+    sums = device.xp.multiply(device.put(accumulator), 2.0**-exponent, dtype=np.float64)
+    mirrored = sums[::-1, ::-1, 0] * device.put([1.0, -1.0, 1.0])
     sums[:, :, 0] += mirrored
-    matrices = rotations(symmetry)
+    matrices = np.ascontiguousarray(rotations(symmetry))
     if len(matrices) > 1:
-        sums = _symmetrise(sums, np.ascontiguousarray(matrices))
+        sums = symmetrise_on(device, sums, matrices) if device.is_card else _symmetrise(sums, matrices)
     # not views: those would keep all of the sums in memory
-    numerator = np.empty(sums.shape[:3], np.complex128)
+    numerator = device.xp.empty(sums.shape[:3], np.complex128)
     numerator.real, numerator.imag = sums[..., 0], sums[..., 1]
-    return FourierSums(numerator, sums[..., 2].copy())
+    return FourierSums(numerator, sums[..., 2].copy(), device)
 
 
 @nb.njit(parallel=True, nogil=True, cache=True)
@@ -139,12 +141,12 @@ def _symmetrise(sums, matrices):  # type: ignore[no-untyped-def]
     return out
 
 
-def _planes(shape: tuple[int, ...]) -> Iterator[tuple[int, F64]]:
+def _planes(shape: tuple[int, ...], device: Device = HOST) -> Iterator[tuple[int, Any]]:
     """Every plane z of a grid and the distances (y, x) of its cells from the centre; a whole array would be large."""
     c = shape[0] // 2
-    in_plane = (np.arange(shape[1]) - c)[:, None] ** 2 + np.arange(shape[2])[None] ** 2.0
+    in_plane = device.put((np.arange(shape[1]) - c)[:, None] ** 2 + np.arange(shape[2])[None] ** 2.0)
     for z in range(shape[0]):
-        yield z, np.sqrt((z - c) ** 2 + in_plane)
+        yield z, device.xp.sqrt((z - c) ** 2 + in_plane)
 
 
 def shell_means(values: F64, n_shells: int) -> F64:
@@ -164,32 +166,33 @@ def solve_map(sums: FourierSums, species: Species, ssnr: F64 | None = None, floo
     of average weight keep their amplitude, so the map is not low-passed, and cells that hardly any image has seen are
     damped instead of blown up. ssnr (shells of the grid,) defaults to a weak term of ``floor`` times the mean weight.
     """
-    n = grid_px(species)
-    mean = shell_means(sums.weight, n // 2 + 2)
+    n, device = grid_px(species), sums.device
+    xp = device.xp
+    mean = shell_means(device.take(sums.weight), n // 2 + 2)
     inverse = np.full(n // 2 + 2, floor) if ssnr is None else 1 / np.maximum(ssnr, 1e-6)
-    rho = np.maximum(inverse * mean, 1e-9)
+    rho, gain, is_seen = (device.put(a) for a in (np.maximum(inverse * mean, 1e-9), 1 + inverse, mean > 0))
     c, half = sums.weight.shape[0] // 2, n // 2
     inner = slice(c - half, c + half), slice(0, half + 1)
     sign = (-1.0) ** np.abs(np.arange(-half, half))
-    signs = sign[:, None] * (-1.0) ** np.arange(half + 1)
-    transform = np.zeros((n, n, half + 1), np.complex128)
-    for z, radius in _planes(sums.weight.shape):
+    signs = device.put(sign[:, None] * (-1.0) ** np.arange(half + 1))
+    transform = xp.zeros((n, n, half + 1), np.complex128)
+    for z, radius in _planes(sums.weight.shape, device):
         if not -half <= z - c < half:
             continue
         r = radius[inner]
-        shell = np.minimum(np.rint(r).astype(np.int64), half + 1)
-        divided = sums.numerator[z][inner] / (sums.weight[z][inner] + rho[shell]) * (1 + inverse)[shell]
-        plane = np.where((r < half) & (mean[shell] > 0), divided, 0) * (sign[z - c + half] * signs)
-        transform[z - c] = fft.ifftshift(plane, axes=0)
+        shell = xp.minimum(xp.rint(r).astype(np.int64), half + 1)
+        divided = sums.numerator[z][inner] / (sums.weight[z][inner] + rho[shell]) * gain[shell]
+        plane = xp.where((r < half) & is_seen[shell], divided, 0) * (float(sign[z - c + half]) * signs)
+        transform[z - c] = xp.fft.ifftshift(plane, axes=0)
     del sums
-    return _correct(fft.irfftn(transform, s=(n, n, n), overwrite_x=True), species, n)
+    return _correct(device.fft.irfftn(transform, s=(n, n, n), overwrite_x=True), species, n, device)
 
 
-def _correct(volume: F64, species: Species, n: int) -> F32:
+def _correct(volume: Any, species: Species, n: int, device: Device) -> F32:
     """Cut the box, divide by the window of trilinear insertion, soft sphere at the box edge, units of the map."""
     b = species.box_px
     lo = n // 2 - b // 2
-    cut = volume[lo : lo + b, lo : lo + b, lo : lo + b]
+    cut = device.take(volume[lo : lo + b, lo : lo + b, lo : lo + b])
     x = np.arange(b) - b // 2
     window = np.sinc(x / n) ** 2
     cut = cut / (window[:, None, None] * window[None, :, None] * window[None, None])

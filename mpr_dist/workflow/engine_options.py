@@ -18,6 +18,7 @@ NAMES = {
     "threads": "threads",
     "scheduler_file": "scheduler_file",
     "gpus": "gpus",
+    "device": "device",
     "workers_per_gpu": "workers_per_gpu",
     "adaptive": "adaptive",
     "host": "host",

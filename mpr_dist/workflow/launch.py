@@ -11,6 +11,7 @@ from shutil import disk_usage
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
+from mpr_dist.arrays import why_no_card
 from mpr_dist.engine.choice import EngineChoice as EngineChoice
 from mpr_dist.engine.connection import Connection, publish_connection, withdraw_connection
 from mpr_dist.engine.dask_executor import DaskExecutor, thread_environment
@@ -66,7 +67,7 @@ def refine_population(
     engine = engine or EngineChoice()
     planned = plan_population(path, settings, engine)
     check_memory(planned, engine)
-    used = Resources(planned.memory_bytes, engine.scratch)
+    physics = Physics.on(_resources(engine, planned.memory_bytes, planned.workers))
     before = load_population(path).iteration
     console = Console()
     try:
@@ -75,9 +76,7 @@ def refine_population(
                 stale.unlink(missing_ok=True)
         with _opened(engine, planned.workers, path) as executor:
             listeners = (console, _Publisher(path, executor, console))
-            population = run(
-                path, Physics(resources=used), RunSettings(settings), executor, listeners, restart, max_failed
-            )
+            population = run(path, physics, RunSettings(settings), executor, listeners, restart, max_failed)
     finally:
         console.close()
     return _outcome(population, before)
@@ -90,15 +89,24 @@ def change_population(path: Path, asked: Change, engine: EngineChoice | None = N
 
     engine = engine or EngineChoice()
     workers = engine.workers_for(max(1, len(asked.added)))
-    used = Resources(engine.memory_of_worker(available_memory(), workers), engine.scratch)
+    physics = Physics.on(_resources(engine, engine.memory_of_worker(available_memory(), workers), workers))
     before = load_population(path).iteration
     console = Console()
     try:
         with _opened(engine, workers, path) as executor:
-            population = change(path, Physics(resources=used), asked, executor, (console,), restart)
+            population = change(path, physics, asked, executor, (console,), restart)
     finally:
         console.close()
     return _outcome(population, before)
+
+
+def _resources(engine: EngineChoice, memory_bytes: int | None, workers: int) -> Resources:
+    """What a worker may use. InputError: it is to compute on a card of this machine, and there is none."""
+    if engine.computes_on == "gpu" and engine.kind in ("local", "inline") and not engine.is_foreign:
+        missing = why_no_card()
+        if missing is not None:
+            raise InputError(f"--device gpu: {missing}; there is --device cpu")
+    return Resources(memory_bytes, engine.scratch, engine.computes_on, engine.workers_per_card(workers))
 
 
 def _outcome(population: Population, before: int) -> Outcome:
@@ -116,6 +124,7 @@ def batch_population(
     threads: int,
     memory_per_worker: str | None = None,
     scratch: Path | None = None,
+    device: str | None = None,
 ) -> Share:
     """One share of the next iteration in this process; see ``share.run_share``. Memory is by default all there is.
 
@@ -123,14 +132,14 @@ def batch_population(
     """
     from mpr_dist.workflow.physics import Physics
 
-    engine = EngineChoice("inline", memory_per_worker=memory_per_worker, scratch=scratch)
+    engine = EngineChoice("inline", memory_per_worker=memory_per_worker, scratch=scratch, device=device)
     planned = plan_population(path, settings, engine)
     check_memory(planned, engine)
-    resources = Resources(planned.memory_bytes, scratch)
+    physics = Physics.on(_resources(engine, planned.memory_bytes, 1))
     os.environ.update(thread_environment(threads))
     console = Console()
     try:
-        return run_share(path, Physics(resources=resources), RunSettings(settings), index, of, (console,))
+        return run_share(path, physics, RunSettings(settings), index, of, (console,))
     finally:
         console.close()
 

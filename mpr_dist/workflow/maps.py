@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device, there_or_here
 from mpr_dist.errors import PopulationError
 from mpr_dist.imaging.fsc import FscCurves
 from mpr_dist.imaging.reconstruct import fourier_sums, solve_map
@@ -30,12 +32,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def finish_species(job: FinishJob, accumulator: I64) -> SpeciesOutcome:
-    """Write everything about one species; ``accumulator`` (2, z, y, x, 3) int64 is the sum over all series."""
+def finish_species(job: FinishJob, accumulator: I64, device: Device = HOST) -> SpeciesOutcome:
+    """Write everything about one species; ``accumulator`` (2, z, y, x, 3) int64 is the sum over all series.
+
+    device: where symmetry, division and transform happen; the host takes what is too large for a card.
+    """
     species, output = job.species.species, job.output
-    halves: list[F32] = [
-        solve_map(fourier_sums(half, species.symmetry, job.context.exponent), species) for half in accumulator
-    ]
+
+    def half_map(half: I64) -> F32:
+        made = partial(fourier_sums, half, species.symmetry, job.context.exponent)
+        return there_or_here(device, lambda where: solve_map(made(where), species))
+
+    halves = [half_map(half) for half in accumulator]
     curves = half_map_fsc(halves[0], halves[1], read_mask(job.species), species.pixel_size_A, species.symmetry)
     write_volume(output.half1, halves[0], species.pixel_size_A)
     write_volume(output.half2, halves[1], species.pixel_size_A)

@@ -46,13 +46,20 @@ class Physics:
     """Implements ``workflow.science.Science``.
 
     Attributes:
-        resources: of a worker; they change no bit, so they are part of no hash.
+        version: of what is computed; two that differ do not share an iteration.
+        resources: of a worker; but for the device they change no bit, so they are part of no hash.
         conditions: what the plan knows of the series; used for ``footprint`` alone.
     """
 
     version: str = "physics-4"
     resources: Resources = field(default_factory=Resources)
     conditions: fp.Conditions = field(default_factory=fp.Conditions)
+
+    @staticmethod
+    def on(resources: Resources) -> Physics:
+        """The science of workers with these resources. Bits of a card are not the host's: a version of its own."""
+        version = Physics.version if resources.device == "cpu" else f"{Physics.version}-{resources.device}"
+        return Physics(version, resources)
 
     def footprint(self, species: Species) -> science.Footprint:
         _, z, y, x, _ = accumulator_shape(species)
@@ -80,7 +87,7 @@ class Physics:
     def refine_and_backproject(self, job: science.SeriesJob, accumulators: Mapping[str, I64]) -> science.SeriesOutcome:
         with threadpool_limits(1, user_api="blas"):
             if not job.reuse:
-                with ImageRoom(self.resources.memory_bytes, self.resources.scratch) as room:
+                with self.resources.room() as room:
                     _refine(job, room)
             start = time.monotonic()
             _backproject(job, accumulators, self.resources)
@@ -90,7 +97,7 @@ class Physics:
 
     def finish(self, job: science.FinishJob, accumulator: I64) -> science.SpeciesOutcome:
         with threadpool_limits(1, user_api="blas"):
-            return finish_species(job, accumulator)
+            return finish_species(job, accumulator, self.resources.open_device())
 
 
 def _nyquist(species: Species) -> float:
@@ -221,7 +228,7 @@ def _backproject(job: science.SeriesJob, accumulators: Mapping[str, I64], resour
         if each.name not in state.particles:
             continue
         species, particles = _curved(each.species, settings), state.particles[each.name]
-        with ImageRoom(resources.memory_bytes, resources.scratch) as room:
+        with resources.room() as room:
             _reserve(room, job, state, None, 0)
             try:
                 images = load_particle_images(

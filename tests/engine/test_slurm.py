@@ -38,6 +38,7 @@ defocus = true
 
 [engine]
 engine = "slurm"
+device = "cpu"  # its cards are pretended
 workers = 3
 
 [engine.job]
