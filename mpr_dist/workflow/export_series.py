@@ -14,9 +14,12 @@ from mpr_dist.model.population import Population, SeriesEntry, SeriesFiles, Sour
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage.atomic import write_atomically
+from mpr_dist.storage.image_file import file_and_slice
+from mpr_dist.storage.mrc import read_image
 from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.publish import disk
-from mpr_dist.storage.warp_values import WarpFile, number_text, serialise
+from mpr_dist.storage.warp_project import write_average
+from mpr_dist.storage.warp_values import IMAGE_PATHS, WarpFile, number_text, serialise
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.export_state import series_at
 
@@ -41,7 +44,8 @@ class ExportedSeries:
 def export_series(population: Population, source: Source, iteration: int, folder: Path) -> tuple[ExportedSeries, ...]:
     """Write the XML of every series of a source into ``folder``, which is made.
 
-    The files name their data where they lie now: only DataDirectory changes, and what was refined.
+    The files name their data where they lie now: only DataDirectory changes, and what was refined. Images that did not
+    come from Warp become averages in a folder beside it.
 
     Raises:
         SeriesError: an XML cannot be read.
@@ -51,17 +55,38 @@ def export_series(population: Population, source: Source, iteration: int, folder
     return tuple(_export_one(source, e, series_at(population, e.name, iteration), folder) for e in source.series)
 
 
+def _as_averages(file: WarpFile, series: TiltSeries, pixel_A: float, frames: Path) -> None:
+    """Images of other programs as Warp looks for them: links to files, and copies of what lies in stacks."""
+    own = file.find(IMAGE_PATHS)
+    if own is None:
+        return
+    disk().mkdir(frames / "average")
+    names = [f"{series.name}_{tilt:03d}" for tilt in range(series.n_tilts)]
+    for name, path in zip(names, series.image_paths, strict=True):
+        average, (image, place) = frames / "average" / f"{name}.mrc", file_and_slice(path)
+        if place is None:
+            average.symlink_to(image.resolve())
+        else:
+            write_average(average, read_image(path), pixel_A)
+    file.root.remove(own)
+    movies = file.find("MoviePath")
+    assert movies is not None
+    movies.text = "\n".join(f"{name}.tif" for name in names)
+    file.root.set("DataDirectory", str(frames.resolve()))
+
+
 def _export_one(source: Source, entry: SeriesEntry, files: SeriesFiles, folder: Path) -> ExportedSeries:
     file = WarpFile.parse(files.xml, SeriesError, ("TiltSeries",))
-    given = entry.xml.parent / file.root.get("DataDirectory", "").strip().replace("\\", "/")
-    data = (given if given.is_dir() else entry.xml.parent).resolve()
-    file.root.set("DataDirectory", str(data))
-    write_atomically(folder / f"{entry.name}.xml", serialise(file.root))
     series = read_tilt_series(
         files.xml,
         volume_size_A=[n * source.pixel_size_A for n in source.volume_size_px],
         processing_folder=entry.xml.parent,
     )
+    _as_averages(file, series, source.pixel_size_A, folder.with_name(f"{folder.name}_frames"))
+    given = entry.xml.parent / file.root.get("DataDirectory", "").strip().replace("\\", "/")
+    data = (given if given.is_dir() else entry.xml.parent).resolve()
+    file.root.set("DataDirectory", str(data))
+    write_atomically(folder / f"{entry.name}.xml", serialise(file.root))
     movies = file.find("MoviePath")
     lines = (movies.text or "").strip().splitlines() if movies is not None else []
     return ExportedSeries(

@@ -15,8 +15,14 @@ from mpr_dist.storage.mrc import read_image
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.create import create_population
+from mpr_dist.workflow.export import export
+from mpr_dist.workflow.export_request import ExportRequest
 from mpr_dist.workflow.exposures import Exposures
 from mpr_dist.workflow.import_alignments import AlignmentRequest, add_aligned_stacks
+from mpr_dist.workflow.import_m import import_m
+from mpr_dist.workflow.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.recovery import load_series
 
 NAME = "TS_01"
 
@@ -197,6 +203,34 @@ def test_without_doses_it_is_refused(folder, series, project):
         add_aligned_stacks(folder / "pop", request(folder, series, imod=folder, exposures=Exposures()))
     with pytest.raises(InputError, match="ExposureDose of TS_01 is 0"):
         add_aligned_stacks(folder / "pop", request(folder, series, imod=folder, exposures=Exposures(mdoc=folder)))
+
+
+@pytest.mark.parametrize("target", ["warp", "m"])
+def test_stacks_leave_for_warp_and_m(target, folder, series, project):
+    """Images of the stack become averages, and the project predicts the same."""
+    write_imod(folder, series, project.settings.pixel_A)
+    pop = create_population(folder / "pop", "test").path
+    add_aligned_stacks(pop, request(folder, series, imod=folder))
+    relion = project.files.root / "relion"
+    maps = (relion / "half1.mrc", relion / "half2.mrc", relion / "mask.mrc")
+    add_species(pop, SpeciesRequest("phantom", *maps, relion / "run_data.star", 128.0, "O"))
+    export(ExportRequest(pop, folder / "out"), target)
+    again = folder / "again"
+    if target == "warp":
+        create_population(again, "test")
+        add_warp_source(again, SourceRequest("a", folder / "out" / "stacks.settings", include_deselected=True))
+    else:
+        import_m(again, folder / "out" / "test.population")
+    both = []
+    for population in (load_population(pop), load_population(again)):
+        ((source, entry),) = population.series
+        both.append(load_series(source, entry, population.files(0).series(NAME).xml))
+    seen = [project_particles(each, project.particles[NAME]) for each in both]
+    assert np.abs(seen[0].xy_A - seen[1].xy_A).max() < 1e-3
+    assert np.abs(seen[0].defocus_um - seen[1].defocus_um).max() < 1e-5
+    for old, new in zip(both[0].image_paths, both[1].image_paths, strict=True):
+        # averages are float16, of 11 bits
+        np.testing.assert_allclose(read_image(new), read_image(old), rtol=2**-11, atol=1e-6)
 
 
 def test_command(folder, series, project, tmp_path, capsys):

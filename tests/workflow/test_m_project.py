@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,15 @@ from m_project import HASH, NAME, SAMPLES, SOURCE_GUID, SPECIES_GUID, MProject, 
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.geometry import project as project_series
 from mpr_dist.maths.rotations import euler_to_matrix
+from mpr_dist.model.warp import CubicGrid, ImageWarp
 from mpr_dist.storage.m_project import read_m_population
 from mpr_dist.storage.m_table import continuous
-from mpr_dist.storage.population import load_population
-from mpr_dist.storage.poses import read_poses
+from mpr_dist.storage.population import advance, load_population
+from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.storage.relion import read_particles
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_settings import read_settings
-from mpr_dist.storage.warp_xml import read_tilt_series
+from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
 from mpr_dist.workflow.export import export
 from mpr_dist.workflow.export_request import ExportRequest
 from mpr_dist.workflow.import_m import MImportSummary, import_m
@@ -119,6 +122,39 @@ def _check_series(before: Path, after: Path, project, m: MProject) -> None:
     assert np.abs(seen[0].xy_A - seen[1].xy_A).max() < 1e-3
     assert np.abs(seen[0].defocus_um - seen[1].defocus_um).max() < 1e-5
     assert np.abs(euler_to_matrix(poses[0].angles_deg) - euler_to_matrix(poses[1].angles_deg)).max() < np.deg2rad(1e-4)
+
+
+def test_what_was_refined_leaves_under_a_version_of_its_own(m, tmp_path):
+    """Poses, grids and weights of the iteration in force; M's version becomes the one before; the import stays."""
+    import_m(tmp_path / "pop", m.population)
+    pretend_to_refine(tmp_path / "pop")
+    for number, folder in ((None, "new"), (0, "old")):
+        export(ExportRequest(tmp_path / "pop", tmp_path / folder, number), "m")
+    new, old = (read_m_population(tmp_path / folder / "my_apoferritin.population") for folder in ("new", "old"))
+    assert params(old.species[0].path) == params(m.species)
+    for one, root, before in ((new.species[0], "Species", "abcd1234"), (new.sources[0], "DataSource", "Vs0")):
+        assert params(one.path)["PreviousVersion"] == before, root
+        assert params(one.path)["Version"] != before
+    assert 'Weight="1.25"' in new.sources[0].path.read_text()
+    moved = read_particles(new.species[0].beside("particles.star"))
+    np.testing.assert_allclose(moved.position_A, m.position_A + 3, atol=1e-4)
+    series = read_tilt_series(new.sources[0].xml(NAME), volume_size_A=(1.0, 1.0, 1.0))
+    assert series.image_warp.x.values.shape == (7, 2, 2)
+
+
+def pretend_to_refine(pop: Path) -> None:
+    """Iteration 1 as a run would leave it: all particles 3 A further, another image warp, another weight."""
+    population = load_population(pop)
+    before, after = population.files(0), population.files(1)
+    shutil.copytree(before.root, after.root)
+    series = read_tilt_series(before.series(NAME).xml, volume_size_A=(1.0, 1.0, 1.0))
+    warp = ImageWarp(CubicGrid(np.full((7, 2, 2), 1.5)), CubicGrid(np.full((7, 2, 2), -0.5)))
+    changed = replace(series, image_warp=warp, weights=replace(series.weights, series_weight=1.25))
+    write_tilt_series(after.series(NAME).xml, before.series(NAME).xml, changed)
+    poses = {name: replace(p, position_A=p.position_A + 3) for name, p in read_poses(before.series(NAME).poses).items()}
+    write_poses(after.series(NAME).poses, poses)
+    after.series(NAME).summary.write_text("{}")
+    advance(population, 1)
 
 
 def test_export_without_hashes_says_what_m_needs(project, tmp_path):
