@@ -172,11 +172,23 @@ def insert_products(accumulators, half, values, weights, views, u, v, scale):  #
     (samples,) grid units of the accumulators. One thread per half-set. Returns the largest contribution in units of the
     fixed point, per half.
     """
-    largest = np.zeros(2)
-    flat = np.zeros_like(u)
+    largest, flat = np.zeros(2), np.zeros_like(u)
+    ny, size = accumulators.shape[2], _f(scale)
+    uy, ux = np.uint64(ny), np.uint64(accumulators.shape[3])
     for h in nb.prange(2):
-        for i in range(len(half)):
-            if half[i] == h:
-                m = _insert_image(accumulators[h], views[i], u, v, flat, _f(0.0), values[i], weights[i], len(u), scale)
-                largest[h] = max(largest[h], m)
+        block, cell = np.zeros((6, BLOCK), np.float32), np.zeros((2, BLOCK), np.int32)
+        lanes, sums = np.zeros(BLOCK, np.float32), accumulators[h].reshape(-1)
+        for image in range(len(half)):
+            if half[image] != h:
+                continue
+            for start in range(0, len(u), BLOCK):
+                n = min(BLOCK, len(u) - start)
+                for i in range(n):
+                    block[RE, i] = size * values[image, start + i, 0]
+                    block[IM, i] = size * values[image, start + i, 1]
+                    block[WEIGHT, i] = size * weights[image, start + i]
+                _places(views[image], u, v, flat, _f(0.0), start, n, ny, block, cell)
+                _largest(block, n, lanes)
+                _add(sums, uy, ux, cell, block, n)
+        largest[h] = lanes.max()
     return largest
