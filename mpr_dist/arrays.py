@@ -16,7 +16,7 @@ import numpy as np
 import scipy.fft
 import scipy.linalg
 
-from mpr_dist.errors import InputError
+from mpr_dist.errors import InputError, MprError
 
 DEVICES = ("cpu", "gpu")
 # of a card's memory: what workers may share among them; the rest is for the driver and for contexts
@@ -152,7 +152,11 @@ class Card(Device):
         key = kernel.text, kernel.options
         if key not in self._modules:
             self._modules[key] = self.xp.RawModule(code=kernel.text, options=kernel.options)
-        self._modules[key].get_function(kernel.entry)(tuple(blocks), (kernel.threads,), tuple(arguments))
+        try:
+            function = self._modules[key].get_function(kernel.entry)
+        except self.xp.cuda.compiler.CompileException as error:
+            raise MprError(f"the kernel {kernel.entry} does not compile for this card: {error}") from error
+        function(tuple(blocks), (kernel.threads,), tuple(arguments))
 
 
 def why_no_card() -> str | None:
@@ -182,7 +186,11 @@ def open_device(name: str, workers: int = 1) -> Device:
     missing = why_no_card()
     if missing is not None:
         raise InputError(f"--device gpu: {missing}; there is --device cpu")
-    return Card(workers)
+    try:
+        return Card(workers)
+    except (ImportError, RuntimeError) as error:  # a library that cupy needs, or the driver
+        why = (str(error).splitlines() or [""])[0]
+        raise InputError(f"--device gpu: cupy cannot use the card ({why}); see mpr-dist doctor") from error
 
 
 def there_or_here(device: Device, work: Callable[[Device], T]) -> T:

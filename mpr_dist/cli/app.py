@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import mpr_dist
-from mpr_dist.cli import benchmark, export, mask, population, refine, simulate, source, species, status, worker
+from mpr_dist.cli import benchmark, doctor, export, mask, population, refine, simulate, source, species, status, worker
 from mpr_dist.errors import MprError
 
 EPILOG = """\b
@@ -44,7 +44,7 @@ app.add_typer(source.app, name="source")
 app.add_typer(species.app, name="species")
 app.add_typer(mask.app, name="mask")
 app.add_typer(benchmark.app, name="benchmark")
-for module in (refine, worker, status, export, simulate):
+for module in (refine, worker, status, export, simulate, doctor):
     module.register(app)
 
 

@@ -21,6 +21,7 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.objective import products
 from mpr_dist.refinement.state import pose_offsets
 from mpr_dist.refinement.step import refine_series
+from mpr_dist.workflow.self_test import failed_parts
 
 SETTINGS = RefineSettings(
     image_warp=(2, 2), stage_angles=True, defocus=True, particles=True, max_passes=12, priors=NEAR
@@ -157,3 +158,8 @@ def test_images_are_those_of_the_host(card, drawn, room):
     assert np.abs(here.values).max() > 2
     assert there.device is card
     assert here.device is HOST
+
+
+def test_the_self_test_of_the_doctor_passes(device):
+    """Known answers of every kernel and the solver, on the host and on a card."""
+    assert failed_parts(device) == {}
