@@ -81,3 +81,30 @@ def verify(
         say([*findings.lines, *([] if tested is None else tested.lines)])
     if is_wrong:
         raise typer.Exit(1)
+
+
+@app.command(epilog=examples("mpr-dist population merge both session1 session2 --name both"))
+def merge(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory of the new population.")],
+    parts: Annotated[list[Path], typer.Argument(metavar="DIRS...", help="Populations to put together.")],
+    name: Annotated[str, typer.Option(help="What the new project is called.")],
+    keep_apart: Annotated[
+        bool, typer.Option("--keep-apart", help="Species of the same name stay different species.")
+    ] = False,
+    min_distance: Annotated[
+        float | None, typer.Option(help="Leave out particles nearer than this, in A, to one of an earlier population.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Put several projects together in a new population; they are only read.
+
+    Series and sources whose names clash (TS_01 ...) get the name of their population in front. Species of the same name
+    become one, with all particles in their half-sets and the average of the half-maps; they need the same box, pixel
+    and symmetry. The new population begins at the states in force: refined parameters and poses are what it imports.
+    """
+    import json as writer
+
+    from mpr_dist.workflow.merge_populations import MergeRequest, merge_populations
+
+    done = merge_populations(MergeRequest(out, tuple(parts), name, keep_apart, min_distance))
+    say([writer.dumps(done.table, indent=1)] if json else [f"population {name} in {out}", *done.lines])

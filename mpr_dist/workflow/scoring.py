@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mpr_dist.errors import InputError
+from mpr_dist.errors import InputError, NotSeen
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.image_store import ImageRoom
 from mpr_dist.imaging.particle_images import load_particle_images
@@ -50,45 +50,49 @@ class Comparison:
 
     @staticmethod
     def of(population: Population, species: Sequence[str]) -> Comparison:
-        """Raises InputError when the half-maps of a species share nothing, so that nothing can be compared."""
+        """Of those species whose half-maps agree to some resolution. Raises InputError when none do."""
         settings = RefineSettings(ewald=ewald_in_force(population.path))
         inputs = tuple(latest_input(population, name) for name in species)
         inputs = tuple(replace(one, species=replace(one.species, ewald=settings.ewald_sign)) for one in inputs)
+        references = {one.name: _reference(one) for one in inputs}
+        inputs = tuple(one for one in inputs if references[one.name].q_max > 0)
+        if not inputs:
+            raise InputError(f"the half-maps of {', '.join(species)} share nothing; refine or reconstruct first")
         context = Context(population.iteration + 1, True, settings, 0, "", inputs)
-        names = set(species)
+        names = {one.name for one in inputs}
         full = {series for one in population.species if one.name in names for series, _ in one.particles}
         jobs = {job.name: job for job in series_jobs(population, context) if job.name in full}
-        return Comparison(inputs, {one.name: _reference(one) for one in inputs}, jobs)
+        return Comparison(inputs, references, jobs)
 
     @contextmanager
     def load(self, series: str) -> Iterator[LoadedSeries]:
         """A series with its images up to where the half-maps agree.
 
         Raises:
-            SeriesError: an image cannot be read, or no particle lies inside any.
+            SeriesError: an image cannot be read. A species that no tilt shows is missing.
         """
         job = self.jobs[series]
         state = read_state(job, job.previous)
         read = tilt_reader(state.series, job.source.pixel_size_A)
-        present = [one for one in self.inputs if one.name in state.particles]
         threshold = job.context.settings.weight_threshold
+        data: dict[str, SpeciesData] = {}
         with ImageRoom(int(MEMORY_SHARE * available_memory())) as room:
-            data = []
-            for one in present:
+            for one in self.inputs:
+                if one.name not in state.particles:
+                    continue
                 reference, particles = self.references[one.name], state.particles[one.name]
-                images = load_particle_images(
-                    state.series, one.species, particles, read, reference.q_max, threshold, room
-                )
-                data.append(SpeciesData(one.species, images, reference))
-            yield LoadedSeries(series, state, tuple(one.name for one in present), tuple(data))
+                with suppress(NotSeen):
+                    images = load_particle_images(
+                        state.series, one.species, particles, read, reference.q_max, threshold, room
+                    )
+                    data[one.name] = SpeciesData(one.species, images, reference)
+            yield LoadedSeries(series, state, tuple(data), tuple(data.values()))
 
 
 def _reference(one: SpeciesInput) -> Reference:
     paths = one.previous.half1, one.previous.half2
     first, second = (check_shape(read_volume(path)[0], one.species, str(path)) for path in paths)
     reference, _ = prepare_reference(first, second, read_mask(one), one.species)
-    if not reference.q_max > 0:
-        raise InputError(f"species {one.name}: its half-maps share nothing; refine or reconstruct it first")
     return reference
 
 
@@ -120,7 +124,10 @@ def particle_scores(population: Population, species: str) -> Scores:
 
 
 def _scores(loaded: LoadedSeries, species: str) -> Scores:
-    particles, data = loaded.state.particles[species], loaded.data[0]
+    particles = loaded.state.particles[species]
+    if not loaded.data:
+        return Scores(particles.row, np.zeros(len(particles)), np.full(len(particles), np.inf))
+    (data,) = loaded.data
     weights = tilt_scales(loaded.state.series)
     product = products(loaded.state.series, particles, data, cross_half=True)
     xm, mm = (product.xm * weights).sum(1), (product.mm * weights**2).sum(1)

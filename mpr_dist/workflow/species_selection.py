@@ -321,8 +321,7 @@ def _average_halves(states: Sequence[SpeciesState]) -> tuple[F32, F32, list[str]
     mean = (first.half1 + first.half2) * mask
     sums, weights = [np.zeros(first.half1.shape), np.zeros(first.half1.shape)], [0.0, 0.0]
     for state in states:
-        own = (state.half1 + state.half2) * mask
-        factor = float((own * mean).sum() / max(float((own * own).sum()), 1e-30))
+        own, factor = (state.half1 + state.half2) * mask, scale_to(first, state)
         shell = first_shell_below(fsc(np.asarray(own, np.float32), np.asarray(mean, np.float32)), 0.5)
         agrees = len(own) * first.species.pixel_size_A / max(shell - 1, 1)
         if factor <= 0 or shell <= 2:
@@ -341,6 +340,15 @@ def _average_halves(states: Sequence[SpeciesState]) -> tuple[F32, F32, list[str]
         np.asarray(sums[1] / max(weights[1], 1.0), np.float32),
         notes,
     )
+
+
+def scale_to(first: SpeciesState, other: SpeciesState) -> float:
+    """Factor that brings the maps of a species to the scale of those of another, by least squares under the mask."""
+    if other is first:
+        return 1.0
+    mask = use_mask(first.mask, first.species.pixel_size_A)
+    one, two = ((state.half1 + state.half2) * mask for state in (first, other))
+    return float((one * two).sum(dtype=np.float64) / max(float((two * two).sum(dtype=np.float64)), 1e-30))
 
 
 def _stacked(tables: list[Any]) -> Any:

@@ -141,7 +141,10 @@ def verify_hand(path: Path, series: Sequence[str] | None = None) -> Hand:
     for name in series or comparison.jobs:
         try:
             with comparison.load(name) as loaded:
-                found.append(hand_of(loaded))
+                if loaded.data:
+                    found.append(hand_of(loaded))
+                else:
+                    failed.append((name, "no tilt shows any of its particles"))
         except MprError as error:
             failed.append((name, " ".join(str(error).split())))
     if not found:
@@ -172,7 +175,7 @@ def _both(series: TiltSeries) -> tuple[bool, bool]:
 
 
 def _likelihoods(loaded: LoadedSeries, series: TiltSeries) -> F64:
-    """(particles,) log-likelihood against the opposite half-map, at the best defocus of every tilt and one scale."""
+    """(particles,) log-likelihood against the opposite half-map, at the best defocus and scale."""
     grid = series.optics.defocus_um
     if grid.values.shape != (series.n_tilts, 1, 1):
         grid = CubicGrid.per_tilt(_defocus_of_tilts(series))
@@ -181,10 +184,10 @@ def _likelihoods(loaded: LoadedSeries, series: TiltSeries) -> F64:
         moved = CubicGrid.per_tilt(grid.values.ravel() + offset / A_PER_UM)
         now = replace(series, optics=replace(series.optics, defocus_um=moved))
         passes = [_products(loaded, now, i) for i in range(len(loaded.names))]
-        scale = _scale(passes, series)
+        scales = [_scale(one, series) for one in passes]
         if left:
-            offset = offset + _newton(passes, scale, offset)
-    return np.concatenate([(2 * scale * one.xm - scale**2 * one.mm).sum(1) for one in passes])
+            offset = offset + _newton(passes, scales, offset)
+    return np.concatenate([(2 * s * one.xm - s**2 * one.mm).sum(1) for one, s in zip(passes, scales, strict=True)])
 
 
 def _defocus_of_tilts(series: TiltSeries) -> F64:
@@ -197,17 +200,17 @@ def _products(loaded: LoadedSeries, series: TiltSeries, i: int) -> Products:
     return products(series, loaded.state.particles[loaded.names[i]], loaded.data[i], cross_half=True)
 
 
-def _scale(passes: Sequence[Products], series: TiltSeries) -> F64:
-    """(tilts,) the scales of the tilts, times the common factor that fits best; 0 where nothing agrees."""
+def _scale(one: Products, series: TiltSeries) -> F64:
+    """(tilts,) the scales of the tilts, times the factor that fits a species best; 0 where nothing agrees."""
     weights = tilt_scales(series)
-    xm = sum(float((one.xm * weights).sum()) for one in passes)
-    mm = sum(float((one.mm * weights**2).sum()) for one in passes)
+    xm, mm = float((one.xm * weights).sum()), float((one.mm * weights**2).sum())
     return np.asarray(max(xm / mm, 0.0) * weights if mm > 0 else 0.0 * weights)
 
 
-def _newton(passes: Sequence[Products], scale: F64, offset: F64) -> F64:
+def _newton(passes: Sequence[Products], scales: Sequence[F64], offset: F64) -> F64:
     """(tilts,) step of the defocus in A, held by a prior about where it came from."""
-    gradient = sum((2 * (scale * p.xd[..., DEFOCUS] - scale**2 * p.md[..., DEFOCUS])).sum(0) for p in passes)
-    information = sum((2 * scale**2 * p.dd[..., DEFOCUS, DEFOCUS]).sum(0) for p in passes)
-    step = (gradient - offset / PRIOR_A**2) / (information + 1 / PRIOR_A**2)
-    return np.asarray(np.clip(step, -LARGEST_STEP_A, LARGEST_STEP_A))
+    gradient, information = -offset / PRIOR_A**2, np.full(len(offset), 1 / PRIOR_A**2)
+    for p, s in zip(passes, scales, strict=True):
+        gradient = gradient + 2 * (s * p.xd[..., DEFOCUS] - s**2 * p.md[..., DEFOCUS]).sum(0)
+        information = information + 2 * (s**2 * p.dd[..., DEFOCUS, DEFOCUS]).sum(0)
+    return np.asarray(np.clip(gradient / information, -LARGEST_STEP_A, LARGEST_STEP_A))
