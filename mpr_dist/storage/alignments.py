@@ -113,6 +113,7 @@ class ImodFiles:
     raw_tilt: Path | None = None
     cut: Path | None = None
     tilt_com: Path | None = None
+    newst_com: Path | None = None
 
 
 def find_imod(folder: Path, root: str) -> ImodFiles:
@@ -128,7 +129,7 @@ def find_imod(folder: Path, root: str) -> ImodFiles:
             if xf.is_file():
                 if not tlt.is_file():
                     raise SeriesError(f"{xf}: there is no {tlt.name} beside it, which has the tilt angles")
-                names = (f"{stem}.xtilt", f"{stem}.rawtlt", f"{stem}_cutviews0.rawtlt", "tilt.com")
+                names = (f"{stem}.xtilt", f"{stem}.rawtlt", f"{stem}_cutviews0.rawtlt", "tilt.com", "newst.com")
                 found = [place / name if (place / name).is_file() else None for name in names]
                 return ImodFiles(xf, tlt, *found)
     raise SeriesError(f"{folder}: has neither {root}.xf nor {root}_st.xf, nor have {root}/ and {root}_Imod/ in it")
@@ -155,9 +156,7 @@ def read_imod(files: ImodFiles, n_images: int) -> Alignment:
     excluded = [*_views(files, options, "EXCLUDELIST"), *_views(files, options, "EXCLUDELIST2")]
     use[np.isin(image, np.array(excluded, np.int64) - 1)] = False
     offset, x_offset = (_option(files, options, name) for name in ("OFFSET", "XAXISTILT"))
-    shift = options.get("SHIFT", "0")
-    if shift.replace("0", "").replace(".", "").strip(" ,-"):
-        notes.append(f"tilt.com of {files.xf.stem} moves the tomogram (SHIFT {shift}), NOT APPLIED.")
+    notes += _left_aside(files, options)
     return Alignment(
         path=files.xf,
         image=image,
@@ -171,6 +170,29 @@ def read_imod(files: ImodFiles, n_images: int) -> Alignment:
         tomogram_px=_tomogram(files, options),
         notes=(*notes, *cut_note),
     )
+
+
+def _left_aside(files: ImodFiles, options: Mapping[str, str]) -> list[str]:
+    """What the command files ask for besides, and is not taken over."""
+    notes, name = [], files.xf.stem
+    shift = options.get("SHIFT", "0")
+    if shift.replace("0", "").replace(".", "").strip(" ,-"):
+        notes.append(f"{name}: tilt.com moves the tomogram (SHIFT {shift}), NOT APPLIED.")
+    for option, what in (("LOCALFILE", "local alignments"), ("ZFACTORFILE", "z factors")):
+        if options.get(option):
+            notes.append(f"{name}: {what} ({options[option]}) are NOT APPLIED; the image warp begins at zero.")
+    aligned = {} if files.newst_com is None else read_com(files.newst_com)
+    size = aligned.get("SIZETOOUTPUTINXANDY", "").replace(",", " ").split()
+    start = options.get("SUBSETSTART", "0 0").replace(",", " ").split()
+    full = _tomogram(files, options)
+    if full is not None and len(size) == 2 and len(start) == 2:
+        bin_by = int(float(aligned.get("BINBYFACTOR", "1")))
+        middle = [(int(n) * bin_by - whole) / 2 for n, whole in zip(size, full, strict=False)]
+        if any(abs(float(at) + half) > bin_by for at, half in zip(start, middle, strict=True)):
+            notes.append(
+                f"{name}: the tomogram is of a part of the images (SUBSETSTART {' '.join(start)}), NOT APPLIED."
+            )
+    return notes
 
 
 def _raw_angles(files: ImodFiles, tilt: F64) -> F64:
@@ -260,8 +282,14 @@ def read_aln(path: Path) -> Alignment:
             "cut off?"
         )
     alpha = header.get("AlphaOffset", [0.0])[0]
-    image, note = _sections(rows, dark, n_images, alpha)
+    try:
+        image, note = _sections(rows, dark, n_images, alpha)
+    except SeriesError as error:
+        raise SeriesError(f"{path}: {error}") from error
     notes = [f"{path.stem}: {note}"] if note else []
+    beta, magnification = header.get("BetaOffset", [0.0])[0], float(np.abs(rows[:, 2] - 1).max())
+    if beta or magnification > MAGNIFIED:
+        notes.append(f"{path.stem}: BetaOffset {beta:g}, GMAG up to {magnification:.3f} from 1, are NOT APPLIED.")
     if patches:
         notes.append(f"{path.stem}: {patches} local alignments are NOT APPLIED; the image warp begins at zero.")
     return Alignment(
@@ -304,12 +332,21 @@ def _aln_parts(path: Path) -> tuple[dict[str, list[float]], F64, F64, int]:
 
 
 def _sections(rows: F64, dark: F64, n: int, alpha: float) -> tuple[I64, str]:
-    """Place in the stack of every row; SEC counts from 0 or 1, and with or without the dark frames."""
+    """Place in the stack of every row. SEC counts from 0 or 1, and with or without dark frames: in a stack that is
+    sorted by angle the angles of all images say more."""
     section = rows[:, 0].astype(np.int64)
+    steps = np.diff(rows[np.argsort(section, kind="stable"), 9])
+    for sign in (1, -1):
+        if (sign * steps > 0).all():
+            angles = sign * np.concatenate([rows[:, 9] - alpha, dark[:, 2]])
+            place = np.empty(n, np.int64)
+            place[np.argsort(angles, kind="stable")] = np.arange(n)
+            found = place[: len(rows)]
+            is_plain = np.array_equal(found - found[0], section - section[0])
+            return found, "" if is_plain else f"SEC passes over {len(dark)} dark frames; tilts are placed by angle."
     for first in (0, 1):
         if set(section.tolist()) | {int(d) for d in dark[:, 1]} == set(range(first, n + first)):
-            return section - first, ""
-    angles = np.concatenate([rows[:, 9] - alpha, dark[:, 2]])
-    place = np.empty(n, np.int64)
-    place[np.argsort(angles, kind="stable")] = np.arange(n)
-    return place[: len(rows)], f"{len(dark)} dark frames are not counted in SEC; tilts are placed by their angle."
+            return section - first, "the stack is not sorted by angle; tilts are placed by SEC."
+    raise SeriesError(
+        f"SEC of {len(rows)} tilts and {len(dark)} dark frames do not make up the {n} images of the stack"
+    )

@@ -25,7 +25,7 @@ _NAMES = {
     "image": ("image", "index", "section", "micrographname", "imagename"),
     "u": ("defocusu", "defocus1", "defocusua", "defocus1a"),
     "v": ("defocusv", "defocus2", "defocusva", "defocus2a"),
-    "angle": ("defocusangle", "azimuth", "astigmatismangle", "defocusangledeg"),
+    "angle": ("defocusangle", "azimuth", "astigmatismangle", "defocusangledeg", "angle"),
     "phase": ("phaseshift", "phaseshiftdeg", "phase"),
     "dose": ("dose", "exposure", "preexposure", "micrographpreexposure"),
 }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from m_project import HASH, NAME, SAMPLES, SOURCE_GUID, SPECIES_GUID, MProject, copy_of, make_m_project
 
+from mpr_dist.cli.app import run
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.geometry import project as project_series
 from mpr_dist.maths.rotations import euler_to_matrix
@@ -24,10 +25,15 @@ from mpr_dist.storage.relion import read_particles
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_settings import read_settings
 from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
+from mpr_dist.workflow.create import create_population
 from mpr_dist.workflow.export import export
 from mpr_dist.workflow.export_request import ExportRequest
 from mpr_dist.workflow.import_m import MImportSummary, import_m
+from mpr_dist.workflow.import_relion import add_relion_source
 from mpr_dist.workflow.import_simulated import import_simulated
+from mpr_dist.workflow.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.import_warp import SourceRequest
+from mpr_dist.workflow.recovery import load_series
 
 
 @pytest.fixture
@@ -155,6 +161,41 @@ def pretend_to_refine(pop: Path) -> None:
     write_poses(after.series(NAME).poses, poses)
     after.series(NAME).summary.write_text("{}")
     advance(population, 1)
+
+
+def test_relion_to_ours_to_m(project, tmp_path):
+    """Series that Warp never saw leave for M: images are linked as averages, predictions are the same."""
+    import_simulated(tmp_path / "warp", project, "small")
+    export(ExportRequest(tmp_path / "warp", tmp_path / "relion"), "relion5")
+    pop, relion = create_population(tmp_path / "pop", "test").path, project.files.root / "relion"
+    add_relion_source(pop, SourceRequest("grid", tmp_path / "relion" / "tomograms.star"))
+    maps = (relion / "half1.mrc", relion / "half2.mrc", relion / "mask.mrc")
+    particles = next((tmp_path / "relion").glob("*particles.star"))
+    add_species(pop, SpeciesRequest("phantom", *maps, particles, 128.0, "O"))
+    export(ExportRequest(pop, tmp_path / "out"), "m")
+    import_m(tmp_path / "again", tmp_path / "out" / "test.population")
+    seen = []
+    for population in (load_population(pop), load_population(tmp_path / "again")):
+        ((source, entry),) = population.series
+        files = population.files(0).series(NAME)
+        series = load_series(source, entry, files.xml)
+        assert all(path.is_file() for path in series.image_paths)
+        seen.append(project_series(series, read_poses(files.poses)["phantom"]))
+    assert np.abs(seen[0].xy_A - seen[1].xy_A).max() < 1e-3
+    assert np.abs(seen[0].defocus_um - seen[1].defocus_um).max() < 1e-5
+
+
+def test_from_the_command_line(m, tmp_path, capsys):
+    """The paragraph as JSON; a second import into the same folder is refused and changes nothing."""
+    words = ["population", "import", str(tmp_path / "pop"), str(m.population), "--json"]
+    assert run(words) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["species"][0]["particles"] == {NAME: 8}
+    assert record["species"][0]["reading"]["positions"].startswith("Coordinates: trajectories of M")
+    assert record["sources"][0]["left_out"].keys() == {"TS_99"}
+    assert run(words) == 2
+    assert "is a population already" in capsys.readouterr().err
+    assert load_population(tmp_path / "pop").species
 
 
 def test_export_without_hashes_says_what_m_needs(project, tmp_path):

@@ -1,0 +1,143 @@
+"""Alignments of IMOD and AreTomo, and tables of defocus: numbers that other programs made of them, and odd files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpr_dist.errors import MprError
+from mpr_dist.storage.alignments import ImodFiles, read_aln, read_imod
+from mpr_dist.storage.ctf_table import read_ctf_table
+from mpr_dist.storage.warp_xml import read_tilt_series
+
+ALN = """# AreTomo Alignment / Priims bprmMn
+# RawSize = 512 480 5
+# NumPatches = 0
+# DarkFrame = {dark}
+# AlphaOffset = 2.00
+# BetaOffset = 0.00
+# SEC ROT GMAG TX TY SMEAN SFIT SCALE BASE TILT
+{rows}
+# Local Alignment
+"""
+
+
+def test_warps_import_of_an_imod_alignment(shared: Path) -> None:
+    """Angles, axis and offsets that Warp itself made of these files, with pixels of 10 A."""
+    folder = shared / "data/real"
+    files = [folder / f"imod/warpem+warpylib__00254.{end}" for end in ("xf", "tlt")]
+    warp = read_tilt_series(folder / "warp_xml/warpem+warpylib__xf_import_00254.xml", volume_size_A=(1.0, 1.0, 1.0))
+    found = read_imod(ImodFiles(*files), warp.n_tilts)
+    np.testing.assert_allclose(found.tilt_deg, warp.angle_deg, atol=1e-6)
+    np.testing.assert_allclose(found.axis_deg, warp.axis_angle_deg, atol=1e-4)  # .xf has seven decimals
+    np.testing.assert_allclose(10 * found.shift_px, warp.axis_offset_A, atol=1e-3)
+
+
+def test_etomo_with_its_command_files(shared: Path) -> None:
+    """An axis beyond 90 degrees, a stack binned for the tomogram, a full image of another size: nothing to warn of."""
+    stem = "uermel+cryoet-alignment_imod_1__"
+    folder = shared / "data/real/imod"
+    names = {"xf": "tilt_1.xf", "tlt": "tilt_1.tlt", "x_tilt": "tilt_1.xtilt"}
+    names |= {"tilt_com": "tilt.com", "newst_com": "newst.com"}
+    found = read_imod(ImodFiles(**{what: folder / f"{stem}{name}" for what, name in names.items()}), 59)
+    assert found.tomogram_px == (3708, 3832, 2000)
+    assert found.axis_deg[0] == pytest.approx(np.rad2deg(np.arctan2(-0.9834202, -0.1813379)), abs=1e-4)
+    assert not any("SUBSETSTART" in note for note in found.notes)
+    assert found.use.all()
+
+
+def test_views_cut_out_in_etomo(tmp_path: Path) -> None:
+    """Their angles say which images of the stack are missing; other counts are refused."""
+    np.savetxt(tmp_path / "a.xf", [[1.0, 0, 0, 1, 0, 0]] * 3)
+    for name, angles in (("a.tlt", [-3, 0, 6]), ("a.rawtlt", [-3, 0, 6]), ("a_cutviews0.rawtlt", [3])):
+        np.savetxt(tmp_path / name, np.array(angles, float))
+    files = ImodFiles(
+        tmp_path / "a.xf", tmp_path / "a.tlt", None, tmp_path / "a.rawtlt", tmp_path / "a_cutviews0.rawtlt"
+    )
+    assert read_imod(files, 4).image.tolist() == [0, 1, 3]
+    with pytest.raises(MprError, match="1 views were cut out and 3 are left, but the stack has 5"):
+        read_imod(files, 5)
+    with pytest.raises(MprError, match="give the stack that was aligned"):
+        read_imod(ImodFiles(files.xf, files.tlt), 4)
+
+
+def test_what_imod_asks_for_besides_is_told(tmp_path: Path) -> None:
+    """Local alignments, shifts of the tomogram, a part of the images, magnification: named, and NOT APPLIED."""
+    np.savetxt(tmp_path / "a.xf", [[1.1, 0, 0, 1.1, 0, 0]] * 3)
+    np.savetxt(tmp_path / "a.tlt", [-3.0, 0.0, 3.0])
+    com = "FULLIMAGE 400 400\nTHICKNESS 100\nSHIFT 0.0 12\nLOCALFILE a.xf.local\nSUBSETSTART 60 0\n"
+    (tmp_path / "tilt.com").write_text(com)
+    (tmp_path / "newst.com").write_text("SizeToOutputInXandY\t100,100\nBinByFactor\t4\n")
+    files = ImodFiles(
+        tmp_path / "a.xf", tmp_path / "a.tlt", None, None, None, tmp_path / "tilt.com", tmp_path / "newst.com"
+    )
+    text = " ".join(read_imod(files, 3).notes)
+    for words in ("magnification", "SHIFT 0.0 12", "local alignments (a.xf.local)", "SUBSETSTART 60 0"):
+        assert words in text
+    assert text.count("NOT APPLIED") == 4
+
+
+@pytest.mark.parametrize(
+    ("sections", "dark"),
+    [
+        ((0, 2, 3, 4), "1 1 -3.0"),  # counted in the file, from 0
+        ((1, 3, 4, 5), "1 2 -3.0"),  # from 1
+        ((0, 1, 2, 3), "1 1 -3.0"),  # dark frames not counted
+        ((1, 2, 3, 4), "1 0 -3.0"),  # the same from 1, as AreTomo 3 wrote it
+    ],
+)
+def test_sections_of_aretomo(sections: tuple[int, ...], dark: str, tmp_path: Path) -> None:
+    """The image of every tilt, whichever way its sections are counted."""
+    tilts = (-4.0, 2.0, 5.0, 8.0)  # with the offset of 2 degrees
+    rows = "\n".join(f"{s} 85.0 1.0 {s}.5 -1.0 1 1 1 0 {t}" for s, t in zip(sections, tilts, strict=True))
+    (tmp_path / "a.aln").write_text(ALN.format(dark=dark, rows=rows))
+    found = read_aln(tmp_path / "a.aln")
+    assert found.image.tolist() == [0, 2, 3, 4]
+    np.testing.assert_allclose(found.stage_deg, [-6.0, 0.0, 3.0, 6.0])
+    np.testing.assert_allclose(found.tilt_deg, tilts)
+
+
+def test_a_stack_in_the_order_of_exposure(tmp_path: Path) -> None:
+    """SEC is what counts where angles go up and down, if it makes up the stack."""
+    rows = [f"{s} 85.0 1.0 0 0 1 1 1 0 {t}" for s, t in ((0, 2.0), (1, 5.0), (2, -1.0), (4, -4.0))]
+    (tmp_path / "a.aln").write_text(ALN.format(dark="4 3 6.0", rows="\n".join(rows)))
+    assert read_aln(tmp_path / "a.aln").image.tolist() == [0, 1, 2, 4]
+    (tmp_path / "a.aln").write_text(ALN.format(dark="4 1 6.0", rows="\n".join(rows)))
+    with pytest.raises(MprError, match="do not make up the 5 images"):
+        read_aln(tmp_path / "a.aln")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.aln", "# nothing", "is not an alignment of AreTomo"),
+        ("a.aln", ALN.format(dark="1 1 -3", rows="0 85 1 0 0 1 1 1 0 x"), "line 8: expected numbers"),
+        ("a.txt", "1 2 3", "expected 7 numbers"),
+        ("a.txt", "# only\n", "holds no rows"),
+        ("a.csv", "defocus_u,angle\n1,2\n3\n", "as many values in every line"),
+        ("a.csv", "defocus_u,angle\n1,x\n", "expected a number, got 'x'"),
+        ("a.star", "data_x\n\nloop_\n_rlnVoltage\n300\n", "no table with rlnDefocusU"),
+    ],
+)
+def test_files_that_are_something_else(name: str, text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(MprError, match=words) as caught:
+        (read_aln if name == "a.aln" else read_ctf_table)(path)
+    assert name in str(caught.value)
+
+
+def test_table_of_gctf(tmp_path: Path) -> None:
+    """A STAR table with images of a stack in any order; degrees, A, and the series by its name."""
+    rows = "3@TS_1.st 20000 19000 30 90\n1@TS_1.st 22000 21000 -10 0\n2@TS_1.st 24000 23000 0 45"
+    names = ("rlnMicrographName", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
+    head = "\n".join(f"_{name}" for name in names)
+    (tmp_path / "x.star").write_text(f"data_\n\nloop_\n{head}\n{rows}\n")
+    table = read_ctf_table(tmp_path / "x.star")
+    assert table.image is not None
+    assert table.image.tolist() == [2, 0, 1]
+    assert table.phase_deg.tolist() == [90.0, 0.0, 45.0]
+    assert (table.u_A[1], table.v_A[1], table.angle_deg[1]) == (22000.0, 21000.0, -10.0)
+    assert table.dose is None
