@@ -48,10 +48,11 @@ FAILED_SERIES = 3
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=o.examples(f"mpr-dist plan {_REFINE}"))(plan)
+    app.command(epilog=o.examples(f"mpr-dist plan {_REFINE}", "mpr-dist plan POP --protocol auto"))(plan)
     app.command(
         epilog=o.examples(
             f"mpr-dist refine {_REFINE}",
+            "mpr-dist refine POP --iterations 4 --protocol auto",
             f"mpr-dist refine {_REFINE} --engine local --workers 8",
             "mpr-dist refine POP --settings refine.toml --iterations 2",
             f"mpr-dist refine {_REFINE} --engine cuda --gpus 0,1",
@@ -94,6 +95,9 @@ def refine(
     Starts from the iteration in force and adds iterations to it; nothing is overwritten. Ctrl-C finishes the series at
     hand; the same command continues. Options win over --settings. A prior is the standard deviation that is expected
     of a parameter around its imported value.
+
+    With --protocol auto nothing else need be chosen: a class is refined where its expected standard deviation, beside
+    all others, is well below its prior. The report says in a table what was released, and why.
 
     With --engine slurm every job holds [engine.job] gpus cards and runs a worker per card; jobs that die or are
     preempted are replaced. While it runs, mpr-dist worker POP adds a machine to it.

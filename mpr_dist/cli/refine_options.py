@@ -46,6 +46,24 @@ def refinement(
     iterations: Annotated[
         int | None, typer.Option(help="Outer iterations: reference, refinement, new half-maps [default: 4].")
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|m|manual",
+            help="Who decides what is refined. manual: the options below. auto: in every iteration and series also "
+            "what its images determine well enough, in grids as fine as they can carry; what is asked for is always "
+            "refined. m: M's published order, a step per iteration: image warp and particles, defocus, stage angles, "
+            "magnification with Cs and aberrations, temporal samples; options say how, such as --image-warp 8x6 "
+            "[default: manual].",
+        ),
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASSES",
+            help="Classes that no protocol may release, such as volume-warp,cs; --no-cs and its like do the same.",
+        ),
+    ] = None,
     image_warp: Annotated[
         str | None,
         typer.Option(metavar="WxH", help="Nodes of the image warp per tilt, such as 6x4. What exists is resampled."),
@@ -108,6 +126,14 @@ def refinement(
     min_particles: Annotated[
         int | None, typer.Option(help="Leave out series with fewer particles [default: 1].")
     ] = None,
+    priors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="data|fixed",
+            help="Widths of the priors: fixed, as below; data: from what all series of the last iteration say, except "
+            "those given here [default: data with --protocol auto, else fixed].",
+        ),
+    ] = None,
     prior_image_warp: Annotated[float | None, typer.Option(help="Prior of the image warp, A [default: 5].")] = None,
     prior_volume_warp: Annotated[float | None, typer.Option(help="Prior of the volume warp, A [default: 3].")] = None,
     prior_stage_angles: Annotated[
@@ -153,14 +179,16 @@ def settings_asked(context: typer.Context) -> RefineSettings:
 
     options = dict(context.params)
     priors = {field: options.pop(name) for name, field in PRIORS.items()}
-    renamed = {"ctf_min_resolution_A": options.pop("ctf_min_resolution")}
+    renamed = {name: options.pop(option) for name, option in _RENAMED.items()}
     known = (*_TEXTS, *_SETTINGS)
     given = {name: options[name] for name in known} | renamed
     return refine_settings(options["settings"], given, priors, ewald_in_force(options["directory"]))
 
 
+_RENAMED = {"ctf_min_resolution_A": "ctf_min_resolution", "excluded": "exclude", "priors_from": "priors"}
 _SETTINGS = (
     "iterations",
+    "protocol",
     "particles",
     "temporal_samples",
     "stage_angles",

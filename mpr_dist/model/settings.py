@@ -10,8 +10,12 @@ from mpr_dist.errors import InputError
 LEAST_PASSES = 10
 MOST_SAMPLES = 20
 ABERRATION_ORDERS = (2, 3, 4, 5)
-EWALD_SIGNS = {"off": 0, "on": 1, "reversed": -1}
 _SWITCHES = ("particles", "stage_angles", "defocus", "astigmatism", "phase_shift", "cs", "magnification")
+PROTOCOLS = ("manual", "auto", "m")
+# what a protocol may release, by field; all else is refined only where it is asked for
+RELEASED = ("image_warp", "volume_warp", "particles", "temporal_samples", *_SWITCHES[1:], "aberrations")
+PRIORS_FROM = ("", "fixed", "data")
+EWALD_SIGNS = {"off": 0, "on": 1, "reversed": -1}
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class RefineSettings:
             40 A; 0 shares nothing, so that the cross-half score stays a test by images the reference never saw.
         max_passes: passes over the images of a series per iteration, at most.
         min_particles: a series with fewer is left out.
+        protocol: "manual" refines what is asked for; "auto" also what the images of a series determine well enough
+            (refinement/release.py); "m" all classes in M's published order (refinement/protocol_m.py).
+        excluded: switches and grids that no protocol may release.
+        priors_from: "fixed", or "data": widths of the priors from all series of the last iteration; empty: "data" with
+            the protocol auto, else "fixed". priors_by_hand: fields of ``Priors`` that are not touched then.
     """
 
     iterations: int = 4
@@ -84,6 +93,10 @@ class RefineSettings:
     share_below_A: float = 0.0
     max_passes: int = 40
     min_particles: int = 1
+    protocol: str = "manual"
+    excluded: tuple[str, ...] = ()
+    priors_from: str = ""
+    priors_by_hand: tuple[str, ...] = ()
     priors: Priors = field(default_factory=Priors)
 
     def __post_init__(self) -> None:
@@ -106,6 +119,9 @@ class RefineSettings:
             raise InputError("a rigid stage is refined by its angles: give --stage-angles too")
         if self.min_particles < 0:
             raise InputError(f"min_particles must be 0 or more, got {self.min_particles}")
+        for name, known in (("protocol", PROTOCOLS), ("priors_from", PRIORS_FROM)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} must be {', '.join(filter(None, known))}, got {getattr(self, name)!r}")
         if self.ewald not in EWALD_SIGNS:
             raise InputError(f"ewald must be {', '.join(EWALD_SIGNS)}, got {self.ewald!r}")
         if not self.ctf_min_resolution_A >= 0:
@@ -123,7 +139,12 @@ class RefineSettings:
 
     @property
     def refines_anything(self) -> bool:
-        return bool(self.refined)
+        return bool(self.refined) or self.protocol != "manual"
+
+    @property
+    def learns_priors(self) -> bool:
+        """Whether widths of the priors come from the data."""
+        return self.priors_from == "data" or (not self.priors_from and self.protocol == "auto")
 
     @property
     def refined(self) -> tuple[str, ...]:

@@ -166,6 +166,20 @@ def evaluate(
     passes = [
         products(state.series, p, d, layout, state.strength(i), cross_half=cross_half) for i, (p, d) in enumerate(pairs)
     ]
+    return evaluation_of(passes, state, origin, layout, prior, data, occam)
+
+
+def evaluation_of(
+    passes: list[Products],
+    state: State,
+    origin: State,
+    layout: Layout,
+    prior: Precision,
+    data: tuple[SpeciesData, ...],
+    occam: Occam | None,
+) -> Evaluation:
+    """The same from products that were taken before, with the local parameters of the layout."""
+    pairs = tuple(zip(state.particles, data, strict=True))
     jacobians = [
         Jacobian(Linearisation.of(state.series, p, i), layout, d.frozen is None) for i, (p, d) in enumerate(pairs)
     ]

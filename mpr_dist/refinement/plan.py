@@ -66,6 +66,7 @@ class Plan:
     Attributes:
         batches: series of every batch of the first pass; slabs: tasks of the merge.
         base_bytes: of a worker that has nothing to do; memory_bytes: what one may use, None: no limit.
+        releases: lines about what a protocol will refine when.
     """
 
     population: str
@@ -79,6 +80,7 @@ class Plan:
     slabs: int
     base_bytes: int = 0
     memory_bytes: int | None = None
+    releases: tuple[str, ...] = ()
 
     @property
     def accumulator_bytes(self) -> int:
@@ -208,6 +210,7 @@ class Plan:
         lines = [
             f"population {self.population}: iterations {self.first:03d} to {last:03d}",
             f"  refine       {', '.join(self.refines) or 'nothing (reconstruction only)'}",
+            *(f"               {line}" for line in self.releases),
             f"  series       {len(self.series)}, {sum(series.tilts for series in self.series)} tilts, "
             f"{images} particle images",
         ]
@@ -250,12 +253,24 @@ def make_plan(
     slabs: Mapping[str, int],
     base_bytes: int = 0,
     memory_bytes: int | None = None,
+    releases: tuple[str, ...] = (),
 ) -> Plan:
     """The batches are the very ones the run would make."""
     batches = guided_batches({load.name: float(max(1, load.images)) for load in series}, workers)
     total = sum(slabs.values())
     return Plan(
-        population, first, iterations, workers, refines, series, species, batches, total, base_bytes, memory_bytes
+        population,
+        first,
+        iterations,
+        workers,
+        refines,
+        series,
+        species,
+        batches,
+        total,
+        base_bytes,
+        memory_bytes,
+        releases,
     )
 
 

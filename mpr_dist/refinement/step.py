@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.linalg import LinAlgError
@@ -21,7 +21,9 @@ from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation, SpeciesData, evaluate, occam_at, products
 from mpr_dist.refinement.occam import Occam
 from mpr_dist.refinement.priors import Precision, precision
+from mpr_dist.refinement.release import Decision, release
 from mpr_dist.refinement.search import recentred, search_defocus
+from mpr_dist.refinement.spread import Spread, spreads
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas, sigmas
 from mpr_dist.units import F64
@@ -56,6 +58,9 @@ class SeriesResult:
     found: False when the images do not agree with the reference and the series was left as it came.
     taken: places, among the species that were given, of those in the state and the sigmas.
     species: scores of every species given, own half and cross half, before and after.
+    spread: field of ``Priors`` -> what the series says about its width.
+    decisions: of the protocol that decides by itself, which classes the images carry and why.
+    held_back: what was refined agreed less with the other half-map than before, and was not taken (protocol auto).
     """
 
     state: State
@@ -68,6 +73,9 @@ class SeriesResult:
     directions: tuple[Direction, ...] = ()
     taken: tuple[int, ...] = ()
     species: tuple[tuple[Pair, Pair], ...] = ()
+    spread: Mapping[str, Spread] = field(default_factory=dict)
+    decisions: tuple[Decision, ...] = ()
+    held_back: bool = False
 
 
 def refine_series(
@@ -143,29 +151,51 @@ def _refine_agreeing(
     imported: TiltSeries,
 ) -> SeriesResult:
     """Refine from a state that has the nodes of the layout of one species; scores: in that state, both halves."""
-    particles, weights = state.particles, np.exp(state.log_scale)
-    names = tuple(each.species.name for each in data)
-    layout = Layout.of(settings, state.series, max(each.n_samples for each in particles), names)
-    state, (own, cross) = _with_amplitudes(layout.shaped(state), scores)
-    origin = layout.shaped(origin)
+    weights, names = np.exp(state.log_scale), tuple(each.species.name for each in data)
+    layout, state, origin = _shaped(state, origin, settings, names)
+    state, (own, cross) = _with_amplitudes(state, scores)
+    decisions: tuple[Decision, ...] = ()
+    if settings.protocol == "auto":
+        settings, decisions = release(state, recentred(origin, state, settings.priors), data, settings)
+        layout, state, origin = _shaped(state, origin, settings, names)
+        origin = recentred(origin, state, settings.priors) if layout.has("defocus") else origin
+    particles = state.particles
     problem = Problem(origin, layout, precision(layout, origin.series, particles, settings.priors), data)
     end, first, last, passes = _settle(state, problem, settings)
     own_end, cross_end = (
         species_scores(_with_geometry_of(end, state), data, weights, cross_half=half) for half in (False, True)
     )
+    held_back = bool(decisions) and together(cross_end).significance < together(cross).significance
+    taken, (own_end, cross_end) = (
+        (_with_geometry_of(state, end), (own, cross)) if held_back else (end, (own_end, cross_end))
+    )
     other = problem.evaluate(end, last.occam, cross_half=True)
+    known = sigmas(last, other, layout, problem.prior, state.series, particles)
     pairs = [_pairs(before, after) for before, after in ((own, own_end), (cross, cross_end))]
     return SeriesResult(
-        _damped(end, imported),
-        sigmas(last, other, layout, problem.prior, state.series, particles),
-        passes + OTHER_PASSES,
+        _damped(taken, imported),
+        known,
+        passes + OTHER_PASSES + bool(decisions),
         (first, last.likelihood),
         (together(own).significance, together(own_end).significance),
         (together(cross).significance, together(cross_end).significance),
         found=True,
         directions=directions(last, layout, problem.prior, end),
         species=tuple(zip(*pairs, strict=True)),
+        spread=spreads(end, origin, known, settings.priors),
+        decisions=decisions,
+        held_back=bool(held_back),
     )
+
+
+def _shaped(
+    state: State, origin: State, settings: RefineSettings, names: tuple[str, ...]
+) -> tuple[Layout, State, State]:
+    """The layout of settings, and both states in its shape."""
+    if settings.temporal_samples:
+        state = replace(state, particles=tuple(each.resampled(settings.temporal_samples) for each in state.particles))
+    layout = Layout.of(settings, state.series, max(each.n_samples for each in state.particles), names)
+    return layout, layout.shaped(state), layout.shaped(origin)
 
 
 def _pairs(before: tuple[Score, ...], after: tuple[Score, ...]) -> list[Pair]:
@@ -173,10 +203,14 @@ def _pairs(before: tuple[Score, ...], after: tuple[Score, ...]) -> list[Pair]:
 
 
 def _with_geometry_of(end: State, start: State) -> State:
-    """Amplitudes as they were, so that only the geometry and the defocus can change a score."""
+    """Geometry and defocus of one state with the amplitudes of another."""
     series = replace(end.series, weights=start.series.weights)
     return replace(
-        end, series=series, species_log_scale=start.species_log_scale, species_bfactor_A2=start.species_bfactor_A2
+        end,
+        series=series,
+        log_scale=start.log_scale,
+        species_log_scale=start.species_log_scale,
+        species_bfactor_A2=start.species_bfactor_A2,
     )
 
 

@@ -8,11 +8,11 @@ Nothing is ever moved by that step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from mpr_dist.maths.solve import covariance, solve
+from mpr_dist.maths.solve import Covariance, covariance, solve
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.refinement.classes.base import ParameterClass, PerTilt
@@ -40,6 +40,8 @@ class Sigmas:
             images determine, the rest being held by the prior; parameters of tilts that are not in use do not count.
         reference_share: class name -> mean variance that the reference adds, in units of that of the normal matrix.
         species_share: (species,) of what the images say about the parameters of the series; adds up to 1.
+        series_added, pose_added: (n_series,), (points, pose size) variance that the reference adds to every parameter,
+            in units of that of the normal matrix; part of the covariances.
     """
 
     layout: Layout
@@ -50,6 +52,8 @@ class Sigmas:
     determined: dict[str, float]
     reference_share: dict[str, float]
     species_share: tuple[float, ...] = ()
+    series_added: F64 = field(default_factory=lambda: np.zeros(0))
+    pose_added: F64 = field(default_factory=lambda: np.zeros(0))
 
 
 def sigmas(
@@ -64,25 +68,38 @@ def sigmas(
     blocks = covariance(own.equations)
     steps = [solve(e.equations) for e in (own, cross)]
     away, away_pose = steps[1][0] - steps[0][0], steps[1][1] - steps[0][1]
-    growth, share, determined = np.ones(layout.n_series), {}, {}
+    series_added, share = np.zeros(layout.n_series), {}
     for each in layout.classes:
         where = layout.slices[each.name]
         added = _added(each, away[where], blocks.s[where, where], series.dose)
         share[each.name] = float(added.mean())
-        growth[where] = np.sqrt(1 + added)
-        held = np.sum(prior.series[where, where] * blocks.s[where, where], axis=1)[each.seen(series)]
-        determined[each.name] = float(np.clip(1 - held.mean(), 0.0, 1.0)) if held.size else 0.0
+        series_added[where] = added
+    growth = np.sqrt(1 + series_added)
     covariances = blocks.s * np.outer(growth, growth)
-    poses = blocks.p
+    poses, pose_added = blocks.p, np.zeros(blocks.p.shape[:2])
     if layout.poses:
-        poses, of_reference = _grown_poses(blocks.p, away_pose, particles, layout)
+        pose_added, of_reference = _added_to_poses(blocks.p, away_pose, particles, layout)
+        growth = np.sqrt(1 + pose_added)
+        poses = blocks.p * growth[:, :, None] * growth[:, None]
         share |= of_reference
-        determined |= _determined_poses(blocks.p, prior, particles, layout)
     sigma = np.sqrt(np.diag(covariances))
     named = {each.name: sigma[layout.slices[each.name]] for each in layout.classes}
     by_species = _species_share(own, layout, blocks.s)
     of_poses = _pose_sigmas(poses, particles, layout)
-    return Sigmas(layout, named, of_poses, covariances, poses, determined, share, by_species)
+    known = determined(blocks, layout, prior, series, particles)
+    return Sigmas(layout, named, of_poses, covariances, poses, known, share, by_species, series_added, pose_added)
+
+
+def determined(
+    blocks: Covariance, layout: Layout, prior: Precision, series: TiltSeries, particles: tuple[Particles, ...]
+) -> dict[str, float]:
+    """Share of the parameters of every class that the images determine (``Sigmas.determined``), from the covariance."""
+    found = {}
+    for each in layout.classes:
+        where = layout.slices[each.name]
+        held = np.sum(prior.series[where, where] * blocks.s[where, where], axis=1)[each.seen(series)]
+        found[each.name] = float(np.clip(1 - held.mean(), 0.0, 1.0)) if held.size else 0.0
+    return found | (_determined_poses(blocks.p, prior, particles, layout) if layout.poses else {})
 
 
 def _species_share(own: Evaluation, layout: Layout, covariance: F64) -> tuple[float, ...]:
@@ -110,15 +127,15 @@ def _added(each: ParameterClass, away: F64, covariance: F64, dose: F64) -> F64:
     return np.full(len(away), away @ np.linalg.solve(covariance, away) / len(away))
 
 
-def _grown_poses(
+def _added_to_poses(
     blocks: F64, away: F64, particles: tuple[Particles, ...], layout: Layout
 ) -> tuple[F64, dict[str, float]]:
-    """Covariances of the poses with the share of the reference, and that share for positions and orientations.
+    """(points, pose size) variance that the reference adds, in units of its own; its mean by kind.
 
     Species by species: every reference has errors of its own.
     """
     sample = np.arange(layout.pose_size) // POSE_SIZE
-    growth, share = np.ones((len(blocks), layout.pose_size)), {}
+    added, share = np.zeros((len(blocks), layout.pose_size)), {}
     for name, first in (("position", 0), ("orientation", 3)):
         kind = (np.arange(layout.pose_size) % POSE_SIZE) // 3 == first // 3
         total, start = 0.0, 0
@@ -129,11 +146,11 @@ def _grown_poses(
             step = away[np.ix_(rows, columns)][..., None]
             inside = blocks[np.ix_(rows, columns, columns)]
             distance = (np.swapaxes(step, 1, 2) @ np.linalg.solve(inside, step)).ravel() / len(columns)
-            growth[np.ix_(rows, columns)] = np.sqrt(1 + distance.mean())
+            added[np.ix_(rows, columns)] = distance.mean()
             total += float(distance.sum())
             start += len(one)
         share[name] = total / max(len(blocks), 1)
-    return blocks * growth[:, :, None] * growth[:, None], share
+    return added, share
 
 
 def _determined_poses(

@@ -13,6 +13,7 @@ from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.model.settings import Priors
 from mpr_dist.refinement.classes.base import ParameterClass
 from mpr_dist.refinement.priors import pose_covariance
+from mpr_dist.refinement.spread import independent
 from mpr_dist.refinement.state import POSE_SIZE, State, pose_offsets
 from mpr_dist.refinement.step import SeriesResult
 from mpr_dist.refinement.uncertainty import Sigmas
@@ -115,7 +116,7 @@ def _moved(each: ParameterClass, start: State, result: SeriesResult, sigmas: Sig
     change = np.asarray(each.values(result.state), np.float64) - each.values(start)
     covariance, seen = each.covariance(start.series, priors), each.seen(start.series)
     return _Moved(
-        change, sigmas.series[each.name], np.sqrt(np.diag(covariance)), _independent(covariance[seen][:, seen])
+        change, sigmas.series[each.name], np.sqrt(np.diag(covariance)), independent(covariance[seen][:, seen])
     )
 
 
@@ -123,7 +124,7 @@ def _moved_poses(imported: SeriesState, result: SeriesResult, sigmas: Sigmas, as
     """Positions (first = 0) or orientations (3) of all species and samples."""
     unit = np.rad2deg(1.0) if first else 1.0
     part = slice(first, first + 3)
-    change, sigma, prior, independent = [], [], [], 0.0
+    change, sigma, prior, numbers = [], [], [], 0.0
     for name, particles, deviations in zip(asked.species, result.state.particles, sigmas.pose, strict=True):
         shape = (len(particles), particles.n_samples, POSE_SIZE)
         offsets = pose_offsets(particles, imported.particles[name]).reshape(shape)[..., part]
@@ -133,16 +134,8 @@ def _moved_poses(imported: SeriesState, result: SeriesResult, sigmas: Sigmas, as
         change.append(unit * offsets.ravel())
         sigma.append(deviations[..., part].ravel())
         prior.append(np.tile(unit * np.sqrt(np.diag(own)), len(particles)))
-        independent += len(particles) * _independent(own)
-    return _Moved(np.concatenate(change), np.concatenate(sigma), np.concatenate(prior), independent)
-
-
-def _independent(covariance: F64) -> float:
-    """Number of independent variables whose mean square scatters as much as that of these, each over its own sigma."""
-    if not covariance.size:
-        return 0.0
-    sigma = np.sqrt(np.diag(covariance))
-    return float(len(sigma) ** 2 / np.sum((covariance / np.outer(sigma, sigma)) ** 2))
+        numbers += len(particles) * independent(own)
+    return _Moved(np.concatenate(change), np.concatenate(sigma), np.concatenate(prior), numbers)
 
 
 def _rms_of(moved: _Moved, which: Bool) -> dict[str, float | None]:

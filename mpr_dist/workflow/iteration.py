@@ -30,6 +30,7 @@ from mpr_dist.workflow.acceptance import Acceptance
 from mpr_dist.workflow.carrying import map_carrying
 from mpr_dist.workflow.containment import Containment
 from mpr_dist.workflow.done import publish_done
+from mpr_dist.workflow.in_force import in_force
 from mpr_dist.workflow.iteration_report import write_report
 from mpr_dist.workflow.jobs import prepare_jobs, series_cost, series_jobs, species_hash, species_inputs
 from mpr_dist.workflow.merge import merge
@@ -73,6 +74,7 @@ class IterationDriver:
         for directory in (self.files.series_directory, self.files.partials, self.files.references):
             disk().mkdir(directory)
         tools.stop.watch(self.files.stop)
+        settings = in_force(settings, population, number)
         asked = settings.begin(self.files, tools.science.version, is_first)
         self.listeners: tuple[events.Listener, ...] = (*tools.listeners, events.JsonLines(self.files.events))
         self._telling = threading.Lock()  # the watch tells from a thread of its own

@@ -16,9 +16,11 @@ from mpr_dist.storage.population import read_table
 from mpr_dist.storage.publish import publish_text
 from mpr_dist.units import F32, F64
 from mpr_dist.workflow.fsc_table import read_fsc
+from mpr_dist.workflow.release_table import over_all as released
 from mpr_dist.workflow.report import CurveOfIteration, ReportData, SeriesReport, SpeciesReport, render_report
 from mpr_dist.workflow.status import Decided, decided
 from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, read_details, species_over_all
+from mpr_dist.workflow.widths import settings_of, widths_found
 
 # fewer particles in a half-set leave so much noise in its half-map that standard deviations, which take the reference
 # for granted, come out too small
@@ -48,6 +50,7 @@ def report_data(population: Population, files: IterationFiles) -> ReportData:
     details = {name: read_details(files, name) for name in sorted(found.accepted)}
     per_half = {each.name: _per_half(files, each.name) for each in population.species}
     refine = read_table(files.settings).get("refine", {})
+    settings = settings_of(files)
     return ReportData(
         title="Refinement" if _refines(refine) else "Reconstruction",
         population=population.name,
@@ -57,6 +60,10 @@ def report_data(population: Population, files: IterationFiles) -> ReportData:
         classes=over_all(details),
         directions=directions_over_all(details),
         information=species_over_all(details),
+        release=released(details),
+        widths=widths_found(details.values(), settings.priors),
+        by_hand=settings.priors_by_hand,
+        learned=settings.learns_priors,
         failures=tuple((name, f"{one.outcome}: {one.reason}") for name, one in sorted(found.failed.items())),
         warnings=(*_about_hosts(found), *_warnings(refine, details, per_half)),
         facts=tuple(_facts(files, population)),
@@ -139,7 +146,8 @@ def _series(name: str, details: Mapping[str, Any]) -> SeriesReport:
 
 
 def _refines(refine: Mapping[str, Any]) -> bool:
-    return "image_warp" in refine or any(refine.get(name) for name in ("particles", "stage_angles", "defocus"))
+    names = ("image_warp", "particles", "stage_angles", "defocus")
+    return refine.get("protocol", "manual") != "manual" or any(refine.get(name) for name in names)
 
 
 def _about_hosts(found: Decided) -> Iterator[str]:
@@ -164,6 +172,7 @@ def _warnings(
                 "with: nothing was refined, and the maps were reconstructed from the geometry as it was."
             )
         yield from _about_agreement(compared)
+        yield from _about_held_back(compared)
     for name, counts in per_half.items():
         if 0 < min(counts) < ENOUGH_PER_HALF and _refines(refine):
             yield (
@@ -199,6 +208,16 @@ def _left_out(compared: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]
             if numbers["state"] in ("no agreement", "not seen"):
                 found.setdefault(species, []).append(series)
     return found
+
+
+def _about_held_back(compared: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    names = [name for name, one in compared.items() if one.get("held_back")]
+    if names:
+        yield (
+            f"In {_list(names)} the refined geometry agreed no better with the other half-map than before, so the "
+            "geometry was left as it was and only scales and B-factors were taken (protocol auto). Late in a run this "
+            "says that nothing is left to gain."
+        )
 
 
 def _fell(score: Sequence[float | None] | None) -> bool:

@@ -23,6 +23,7 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.species import Species
 from mpr_dist.refinement.objective import SpeciesData
 from mpr_dist.refinement.plan import solver_bytes
+from mpr_dist.refinement.release import largest
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.step import SeriesResult, refine_series, score
 from mpr_dist.storage.read_ahead import read_ahead
@@ -140,6 +141,9 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
 
 def _solver(settings: RefineSettings, state: SeriesState) -> int:
     samples = max(each.n_samples for each in state.particles.values())
+    if settings.protocol == "auto":
+        image_size_A = state.series.image_size_A
+        settings = largest(settings, state.series.n_tilts, state.n_particles, image_size_A, samples)
     return solver_bytes(settings, state.series.n_tilts, state.n_particles, samples)
 
 

@@ -11,12 +11,14 @@ import numpy as np
 
 from mpr_dist.errors import MprError
 from mpr_dist.imaging.image_store import STREAM_BYTES
-from mpr_dist.model.population import Population, SeriesEntry
+from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan, SeriesLoad, SpeciesLoad, make_plan, solver_bytes
+from mpr_dist.refinement.release import largest
 from mpr_dist.storage.accumulators import slab_starts
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.footprint import PLANNED_DEFOCUS_UM, Conditions
+from mpr_dist.workflow.release_plan import last_of, refined_words, releases
 from mpr_dist.workflow.science import Footprint, Science
 
 READ = 8
@@ -50,7 +52,8 @@ def plan(
 ) -> Plan:
     """What ``run`` would do with these settings and workers; changes nothing. memory_bytes: of one worker."""
     footprints = {files.name: science.footprint(files.species) for files in population.species}
-    series = tuple(_series_load(population, entry, footprints, settings) for _, entry in population.series)
+    every = last_of(settings)
+    series = tuple(_series_load(population, source, entry, footprints, every) for source, entry in population.series)
     species = tuple(
         SpeciesLoad(
             files.name,
@@ -68,20 +71,27 @@ def plan(
         first=population.iteration + 1,
         iterations=settings.iterations,
         workers=workers,
-        refines=settings.refined,
+        refines=refined_words(settings),
         series=series,
         species=species,
         slabs={name: len(slab_starts(footprint.accumulator_shape)) for name, footprint in footprints.items()},
         base_bytes=max((each.base_bytes for each in footprints.values()), default=0),
         memory_bytes=memory_bytes,
+        releases=releases(population, settings),
     )
 
 
 def _series_load(
-    population: Population, entry: SeriesEntry, footprints: Mapping[str, Footprint], settings: RefineSettings
+    population: Population,
+    source: Source,
+    entry: SeriesEntry,
+    footprints: Mapping[str, Footprint],
+    settings: RefineSettings,
 ) -> SeriesLoad:
     counts = {files.name: files.particles_in(entry.name) for files in population.species}
     of_particle = {name: footprint.bytes_per_image * entry.tilts for name, footprint in footprints.items()}
+    if settings.protocol == "auto":
+        settings = largest(settings, entry.tilts, sum(counts.values()), np.array(source.image_size_px, np.float64))
     blocks = [min(count, max(1, STREAM_BYTES // max(1, of_particle[name]))) for name, count in counts.items()]
     return SeriesLoad(
         entry.name,

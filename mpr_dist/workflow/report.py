@@ -12,8 +12,10 @@ import numpy as np
 from mpr_dist.units import F32, F64
 from mpr_dist.workflow import page, plots
 from mpr_dist.workflow.plots import Axis, Guide, Line, axis_for, number
+from mpr_dist.workflow.report_decisions import decisions_section
 from mpr_dist.workflow.report_species import information_section
 from mpr_dist.workflow.report_uncertainty import class_table, limited, tilt_charts, uncertainty_section
+from mpr_dist.workflow.widths import Width
 
 # beyond this many series their details start folded
 OPEN_SERIES = 3
@@ -111,6 +113,8 @@ class ReportData:
         warnings: whole sentences.
         facts: (name, value) shown at the end: settings, engine, versions, paths.
         classes, directions, information: over all series (``uncertainty_table``).
+        release: what the protocol decided (``release_table``); widths: of the priors, and what the data say of them;
+            by_hand: fields of priors that were given; learned: whether the next iteration takes the others from there.
     """
 
     title: str
@@ -124,6 +128,10 @@ class ReportData:
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     directions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     information: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    release: Sequence[Mapping[str, Any]] = ()
+    widths: Mapping[str, Width] = field(default_factory=dict)
+    by_hand: tuple[str, ...] = ()
+    learned: bool = False
 
 
 def render_report(data: ReportData) -> str:
@@ -137,6 +145,7 @@ def render_report(data: ReportData) -> str:
         *[_species(species, data.iteration) for species in data.species],
         _overview(data.series),
         _poses(data.series),
+        decisions_section(data.release, data.widths, data.by_hand, data.learned),
         information_section(data.information, [(s.name, s.species) for s in data.series]),
         uncertainty_section(data.classes, data.directions, [(s.name, s.values) for s in data.series]),
         _details(data.series),

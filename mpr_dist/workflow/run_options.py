@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mpr_dist.errors import InputError
-from mpr_dist.model.settings import Priors, RefineSettings
+from mpr_dist.model.settings import RELEASED, Priors, RefineSettings
 
 _NUMBERS = (int, float)
+_NAMES = ("excluded", "priors_by_hand")
 _AXES = {"image_warp": 2, "volume_warp": 4}
 _SHAPES = {"image_warp": "WIDTHxHEIGHT, such as 6x4", "volume_warp": "WIDTHxHEIGHTxDEPTHxDOSE, such as 2x2x1x10"}
 
@@ -35,8 +36,13 @@ def refine_settings(
     from_file = table.pop("priors", {})
     if not isinstance(from_file, dict):
         raise InputError(f"{where}: priors must be a table, got {from_file!r}")
+    by_hand = set(table.get("priors_by_hand", from_file))
+    if _learns(table):  # of an iteration: the others were found, not given
+        from_file = {name: value for name, value in from_file.items() if name in by_hand}
     values = {"ewald": ewald} | table | {name: value for name, value in given.items() if value is not None}
     chosen = from_file | {name: value for name, value in priors.items() if value is not None}
+    values["priors_by_hand"] = sorted(by_hand | {name for name, value in priors.items() if value is not None})
+    values["excluded"] = _excluded(where, table, given)
     checked = {name: _checked(where, RefineSettings(), name, value) for name, value in values.items()}
     sigmas = {name: _checked(where, Priors(), name, value) for name, value in chosen.items()}
     for name, sigma in sigmas.items():
@@ -51,6 +57,25 @@ def refine_settings(
             "for new maps alone there is mpr-dist reconstruct"
         )
     return chosen_settings
+
+
+def _learns(table: Mapping[str, Any]) -> bool:
+    """Whether the priors of a settings file may have come from data."""
+    return table.get("priors_from") == "data" or (not table.get("priors_from") and table.get("protocol") == "auto")
+
+
+def _excluded(where: str, table: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Classes that no protocol may release: those named so, and those switched off. A file lists its own."""
+    named = given.get("excluded") if given.get("excluded") is not None else table.get("excluded", ())
+    listed = named.split(",") if isinstance(named, str) else named
+    if not isinstance(listed, list | tuple) or not all(type(each) is str for each in listed):
+        raise InputError(f"{where}: excluded needs a list of classes; got {named!r}")
+    names = {each.strip().replace("-", "_") for each in listed if each.strip()}
+    if not names <= set(RELEASED):
+        unknown = ", ".join(sorted(names - set(RELEASED)))
+        raise InputError(f"{where}: no class is called {unknown}; there are {', '.join(RELEASED)}")
+    switched = given if "excluded" in table else {**table, **given}
+    return sorted(names | {name for name in RELEASED if switched.get(name) is False})
 
 
 def parse_grid(text: str, name: str, axes: int) -> tuple[int, ...]:
@@ -100,6 +125,10 @@ def _checked(where: str, default: RefineSettings | Priors, name: str, value: Any
         if isinstance(grid, list | tuple) and len(grid) == _AXES[name] and all(type(n) is int for n in grid):
             return tuple(grid)
         raise InputError(f"{where}: {name} needs {_AXES[name]} whole numbers, {_SHAPES[name]}; got {value!r}")
+    if name in _NAMES:
+        if isinstance(value, list | tuple) and all(type(each) is str for each in value):
+            return tuple(value)
+        raise InputError(f"{where}: {name} needs a list of names; got {value!r}")
     if name == "aberrations":
         orders = _orders(value) if isinstance(value, str) else value
         if isinstance(orders, list | tuple) and all(type(n) is int for n in orders):

@@ -30,23 +30,26 @@ class RunSettings:
     Attributes:
         exponent: k of the fixed point, the same in all iterations.
         change: series that were added to, or left out of, an earlier iteration; empty for a run.
+        widths: where widths of priors come from that were not asked for (``widths.with_widths``).
     """
 
     refine: RefineSettings = field(default_factory=RefineSettings)
     exponent: int = 28
     change: Mapping[str, Any] = field(default_factory=dict)
+    widths: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self, science: str, is_first: bool) -> dict[str, Any]:
         """As TOML has it, which knows no None: what is not set is not there."""
         refine = _without_none(asdict(self.refine))
         refine.pop("iterations")  # how often, not how; a longer run goes through the same states
+        besides = {"change": dict(self.change), "widths": dict(self.widths)}
         return {
             "exponent": self.exponent,
             "is_first": is_first,
             "software": mpr_dist.__version__,
             "science": science,
             "refine": refine,
-        } | ({"change": dict(self.change)} if self.change else {})
+        } | {name: table for name, table in besides.items() if table}
 
     def hash(self, science: str, is_first: bool) -> str:
         return sha256(json.dumps(self.table(science, is_first), sort_keys=True).encode()).hexdigest()

@@ -33,7 +33,9 @@ def series_numbers(
     Top level: passes, score and cross_score (standard deviations above noise, after the iteration). Below "details":
     per tilt (file order) scale, defocus_*_um at the centre, shift_A (mean distance that particles moved in the image)
     and its sigma; per particle moved_A and turned_deg; own_half, cross_half, objective before and after; classes and
-    values (``class_numbers``); directions: name -> share of the images; species: name -> ``_species_numbers``.
+    values (``class_numbers``); release, held_back: what the protocol auto decided; directions: name -> share of the
+    images; species: name -> ``_species_numbers``; spreads: what it says about the widths of the priors
+    (``refinement.spread.Spread``).
     """
     series = after.series
     moved, turned = _pose_changes(previous, after)
@@ -63,6 +65,16 @@ def series_numbers(
         # a list keeps the order of the classes, which a JSON object with sorted keys would lose
         classes = [{"name": name} | one for name, one in class_numbers(imported, result, asked).items()]
         details |= {"classes": classes, "values": class_values(result)}
+    details["held_back"] = result.held_back
+    details["release"] = [
+        {"name": each.name, "words": each.words, "grid": each.grid, "ratio": short(each.ratio)}
+        | {"released": each.released, "why": each.why}
+        for each in result.decisions
+    ]
+    details["spreads"] = {
+        field: {"width": s.width, "count": short(s.count), "excess": listed(s.excess)}
+        for field, s in result.spread.items()
+    }
     details["directions"] = {each.name: short(each.determined) for each in result.directions}
     numbers = {"passes": result.passes, "score": result.own_half[1], "cross_score": result.cross_half[1]}
     return {key: short(value) for key, value in numbers.items()} | {DETAILS: details}

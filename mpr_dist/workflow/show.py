@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpr_dist.model.population import Population
+from mpr_dist.workflow.widths import WORDS
 
 
 def population_lines(population: Population) -> list[str]:
@@ -62,6 +63,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             f"  host {host}: AVOIDED, bad host: {', '.join(names[:5])} failed there"
             for host, names in iteration["hosts_avoided"].items()
         ]
+        lines += [f"  {line}" for line in decision_lines(iteration)]
     return lines
 
 
@@ -75,6 +77,17 @@ def _share(information: Mapping[str, Any], species: str) -> str:
     low, high = round(100 * one["lowest"]), round(100 * one["highest"])
     share = f"{low} %" if low == high else f"{low} to {high} %"
     return f"; {share} of the information in {one['used']} of {one['series']} series"
+
+
+def decision_lines(iteration: dict[str, Any]) -> list[str]:
+    """What the protocol released, and the widths that the data found; nothing where it did not decide."""
+    rows = [row for row in iteration.get("release", ()) if row["released"]]
+    if not rows:
+        return []
+    released = ", ".join(f"{r['words']} {r['grids']}".strip() + f" in {r['released']} of {r['series']}" for r in rows)
+    widths = iteration.get("widths", {})
+    found = ", ".join(f"{WORDS[name][0]} {one['found']:.3g} {WORDS[name][1]}" for name, one in widths.items())
+    return [f"released: {released}", *([f"widths of priors found: {found}"] if found else [])]
 
 
 def resolution_text(resolution_A: float | None) -> str:

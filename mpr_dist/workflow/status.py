@@ -17,8 +17,10 @@ from mpr_dist.storage.ledger import SESSION, Record, read_ledger
 from mpr_dist.storage.lock import read_holder
 from mpr_dist.workflow.done import read_done
 from mpr_dist.workflow.outcomes import BAD_SERIES, STOPPED, Failure
+from mpr_dist.workflow.release_table import over_all as released
 from mpr_dist.workflow.series_results import read_summary
 from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, read_details, species_over_all
+from mpr_dist.workflow.widths import settings_of, widths_found
 
 FORMAT_VERSION = 1
 
@@ -27,8 +29,9 @@ def status(population: Population) -> dict[str, Any]:
     """JSON-ready: the population, every iteration that has begun, and for each its series and species.
 
     The last iteration also has "classes", what became of every refined class over the series that are done, and
-    "directions", what the images say about those in which classes undo each other, and "information", what every
-    species has contributed (``uncertainty_table``).
+    "directions", what the images say about those in which classes undo each other, "information", what every species
+    has contributed (``uncertainty_table``), "release", what the protocol auto decided (``release_table``), and
+    "widths" of the priors, used and found.
     """
     holder = read_holder(population.path / "LOCK")
     iterations = []
@@ -68,10 +71,14 @@ def _iteration(population: Population, files: IterationFiles) -> dict[str, Any]:
 
 def _uncertainty(files: IterationFiles, series: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     done = {name: read_details(files, name) for name, one in series.items() if one["state"] == "done"}
+    found = widths_found(done.values(), settings_of(files).priors)
+    widths = {field: asdict(width) for field, width in found.items()}
     return {
         "classes": over_all(done),
         "directions": directions_over_all(done),
         "information": species_over_all(done),
+        "release": released(done),
+        "widths": widths,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mpr_dist.errors import InputError
@@ -15,7 +17,9 @@ def test_options_win_over_the_file(tmp_path):
     file = tmp_path / "refine.toml"
     file.write_text('iterations = 7\nimage_warp = "6x4"\ndefocus = true\n[priors]\nposition_A = 2\n')
     found = refine_settings(file, {"iterations": 2, "particles": None}, {"defocus_A": 100.0})
-    assert found == RefineSettings(2, image_warp=(6, 4), defocus=True, priors=Priors(position_A=2.0, defocus_A=100.0))
+    expected = RefineSettings(2, image_warp=(6, 4), defocus=True, priors=Priors(position_A=2.0, defocus_A=100.0))
+    assert replace(found, priors_by_hand=()) == expected
+    assert set(found.priors_by_hand) == {"position_A", "defocus_A"}
 
 
 def test_settings_of_an_iteration_can_be_used_again(tmp_path):

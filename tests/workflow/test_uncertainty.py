@@ -21,6 +21,7 @@ from mpr_dist.model.settings import Priors, RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.refinement.classes.ctf import AstigmatismClass, CsClass, DefocusClass
 from mpr_dist.refinement.layout import Layout, classes_of
+from mpr_dist.refinement.spread import independent
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas
 from mpr_dist.storage.population import load_population
@@ -28,7 +29,6 @@ from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.publish import Disk, using_disk
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow.class_numbers import _independent
 from mpr_dist.workflow.demo import everything_settings
 from mpr_dist.workflow.iteration_report import report_data
 from mpr_dist.workflow.physics import Physics
@@ -269,7 +269,7 @@ def test_status_holds_the_classes_of_the_last_iteration(refined: Refined) -> Non
 
 def test_the_report_shows_every_class_and_direction(refined: Refined) -> None:
     data = report_data(refined.population, refined.population.files(1))
-    html = render_report(data)
+    html = render_report(replace(data, widths={}))
     for each in CLASSES:
         assert html.count(f"<td>{each.words}</td>") == 1 + len(data.series)
     assert "Only the prior decides" in html
@@ -357,8 +357,8 @@ def test_independent_numbers_scatter_like_correlated_ones(share: float) -> None:
     """var(mean square) = 2 / independent, over draws."""
     covariance = 9.0 * (share * np.ones((12, 12)) + (1 - share) * np.eye(12))
     draws = np.random.default_rng(2).multivariate_normal(np.zeros(12), covariance, 40_000) / 3.0
-    assert np.var((draws**2).mean(1)) == pytest.approx(2 / _independent(covariance), rel=0.05)
-    assert _independent(np.eye(5)) == 5
+    assert np.var((draws**2).mean(1)) == pytest.approx(2 / independent(covariance), rel=0.05)
+    assert independent(np.eye(5)) == 5
 
 
 def test_astigmatism_of_all_tilts_is_hardly_more_than_two_numbers() -> None:
@@ -367,8 +367,8 @@ def test_astigmatism_of_all_tilts_is_hardly_more_than_two_numbers() -> None:
         axis_offset_A=np.zeros((41, 2)), use_tilt=np.ones(41, bool), active=np.ones(41, bool),
         image_size_A=np.ones(2), volume_size_A=np.ones(3),
     )  # fmt: skip
-    assert 2 < _independent(AstigmatismClass().covariance(series, Priors())) < 4
-    assert _independent(DefocusClass().covariance(series, Priors())) == pytest.approx(41)
+    assert 2 < independent(AstigmatismClass().covariance(series, Priors())) < 4
+    assert independent(DefocusClass().covariance(series, Priors())) == pytest.approx(41)
 
 
 def test_parameters_of_tilts_not_in_use_are_not_seen(refined: Refined) -> None:

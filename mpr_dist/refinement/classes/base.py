@@ -51,11 +51,13 @@ class ParameterClass(ABC):
         name: as it stands in tables; words: as M's users call it; unit: of a value, as people write it.
         is_amplitude: scales and B-factors, which the geometry does not depend on.
         is_optics: only species that are resolved well enough for the optics have a say.
+        prior: field of ``Priors`` that is its width; empty where no user sets it.
     """
 
     name: str
     words: str
     unit: str
+    prior = ""
     is_amplitude = False
     is_optics = False
 
@@ -89,6 +91,10 @@ class ParameterClass(ABC):
     @abstractmethod
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         """(size, size) of the prior."""
+
+    def prior_of(self, series: TiltSeries) -> str:
+        """Field of ``Priors`` that is the width of the prior in a series."""
+        return self.prior
 
     @abstractmethod
     def labels(self, n_tilts: int) -> Labels:

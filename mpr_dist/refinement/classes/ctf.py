@@ -29,6 +29,7 @@ class DefocusClass(PerTilt):
     """Defocus at the centre of the volume in every tilt, A."""
 
     name = "defocus"
+    prior = "defocus_A"
     words = "defocus"
     unit = "A"
     is_optics = True
@@ -55,6 +56,7 @@ class AstigmatismClass(OwnPerTilt):
     """delta/2 (cos 2 angle, sin 2 angle) of every tilt, A: without a singularity where there is none."""
 
     name = "astigmatism"
+    prior = "astigmatism_A"
     words = "astigmatism"
     unit = "A"
     axes = ("Cos", "Sin")
@@ -86,6 +88,7 @@ class PhaseShiftClass(OwnPerTilt):
     """Phase shift of every tilt, in units of pi."""
 
     name = "phase_shift"
+    prior = "phase_shift_pi"
     words = "phase shift"
     unit = "pi"
     is_optics = True
@@ -111,6 +114,7 @@ class CsClass(PerSeries):
     """Spherical aberration, mm."""
 
     name = "cs"
+    prior = "cs_mm"
     words = "Cs"
     unit = "mm"
     names = ("Cs",)

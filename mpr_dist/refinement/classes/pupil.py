@@ -79,6 +79,7 @@ class OddAberrationsClass(AberrationsClass):
 
     orders: tuple[int, ...]
     name = "aberrations_odd"
+    prior = "aberration_rad"
     words = "Zernikes, odd"
     kind = PHASE
     field = "zernike_odd"
@@ -95,6 +96,7 @@ class EvenAberrationsClass(AberrationsClass):
 
     orders: tuple[int, ...]
     name = "aberrations_even"
+    prior = "aberration_rad"
     words = "Zernikes, even"
     kind = GAMMA
     field = "zernike_even"
@@ -110,6 +112,7 @@ class MagnificationClass(PerSeries):
     """
 
     name = "magnification"
+    prior = "magnification_percent"
     is_optics = True
     words = "anisotropic magnification"
     unit = "%"

@@ -48,8 +48,11 @@ class StageAnglesClass(PerTilt):
         both = np.concatenate([moved, np.broadcast_to(axes, moved.shape)], axis=1)
         return Local(np.r_[place, turn], both)
 
+    def prior_of(self, series: TiltSeries) -> str:
+        return "rigid_stage_deg" if series.is_stage_rigid else "stage_angle_deg"
+
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
-        sigma = priors.rigid_stage_deg if series.is_stage_rigid else priors.stage_angle_deg
+        sigma: float = getattr(priors, self.prior_of(series))
         return np.asarray(sigma**2 * np.kron(exposure_correlation(series), np.eye(3)))
 
 

@@ -34,6 +34,7 @@ class ImageWarpClass(PerTilt):
     axis: int
     nodes: tuple[int, int]
     unit = "A"
+    prior = "image_warp_A"
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -90,6 +91,7 @@ class VolumeWarpClass(ParameterClass):
 
     nodes: tuple[int, int, int, int]
     name = "volume_warp"
+    prior = "volume_warp_A"
     words = "volume warp"
     unit = "A"
 
