@@ -32,6 +32,10 @@ Added = Annotated[
     list[str] | None,
     typer.Option("--with", metavar="SERIES", help="Add this series to the iteration in force; repeatable."),
 ]
+TiltMovies = Annotated[
+    bool,
+    typer.Option("--tilt-movies", help="First average the movies again, along the motion that is known of each."),
+]
 _REFINE = "POP --iterations 4 --image-warp 6x4 --particles --stage-angles --defocus"
 Stacks = Annotated[
     Path | None,
@@ -54,6 +58,7 @@ def register(app: typer.Typer) -> None:
             f"mpr-dist refine {_REFINE}",
             "mpr-dist refine POP --iterations 4 --protocol auto",
             f"mpr-dist refine {_REFINE} --engine local --workers 8",
+            "mpr-dist refine POP --iterations 1 --tilt-movies --image-warp 6x4 --particles",
             "mpr-dist refine POP --settings refine.toml --iterations 2",
             f"mpr-dist refine {_REFINE} --engine cuda --gpus 0,1",
             "mpr-dist refine POP --settings slurm.toml --workers 16 --dry-run",
@@ -123,6 +128,7 @@ def reconstruct(
     symmetry: Annotated[str, typer.Option(help="Of --relion-stacks: point group with RELION's names and axes.")] = "C1",
     json: o.AsJson = False,
     ewald: Ewald = None,
+    tilt_movies: TiltMovies = False,
     settings: EngineFile = None,
     restart: Restart = False,
     max_failed: MaxFailed = 0.5,
@@ -148,11 +154,14 @@ def reconstruct(
         raise InputError("give a population, or --relion-stacks with --out; --out and --json belong to --relion-stacks")
     chosen = engine_asked(context)
     if without or added:
+        if tilt_movies:
+            raise InputError("--tilt-movies makes all averages again; leave --with and --without out")
         if ewald is not None:
             raise InputError("--with and --without take the Ewald sphere of the iteration in force; leave --ewald out")
         _end(change_population(directory, Change(tuple(without or ()), tuple(added or ())), chosen, restart))
     else:
-        settings_now = RefineSettings(iterations=1, ewald=ewald or ewald_in_force(directory))
+        sphere = ewald or ewald_in_force(directory)
+        settings_now = RefineSettings(iterations=1, ewald=sphere, tilt_movies=tilt_movies, movie_motion=None)
         _end(refine_population(directory, settings_now, chosen, restart, max_failed))
 
 

@@ -28,7 +28,7 @@ PRIORS = {
     "prior_magnification": "magnification_percent",
 }
 # options whose text is understood here
-_TEXTS = ("image_warp", "volume_warp", "aberrations")
+_TEXTS = ("image_warp", "volume_warp", "aberrations", "movie_motion")
 
 
 def _switch(name: str, text: str) -> Any:
@@ -104,6 +104,18 @@ def refinement(
     ] = None,
     magnification: Annotated[
         bool | None, _switch("magnification", "Refine the anisotropic magnification of the series, a 2 x 2 matrix.")
+    ] = None,
+    tilt_movies: Annotated[
+        bool | None,
+        _switch(
+            "tilt-movies",
+            "First refine the motion within tilts from their movies, and average them again, beside the old averages. "
+            "Best in a run of its own with --iterations 1; the source must know its movies (source add --tilt-movies).",
+        ),
+    ] = None,
+    movie_motion: Annotated[
+        str | None,
+        typer.Option(metavar="WxHxT", help="Nodes of that motion over the image and the frames [default: 1x1x4]."),
     ] = None,
     ewald: Annotated[
         str | None,
@@ -199,6 +211,7 @@ _SETTINGS = (
     "phase_shift",
     "cs",
     "magnification",
+    "tilt_movies",
     "ewald",
     "first_iteration_fraction",
     "max_passes",

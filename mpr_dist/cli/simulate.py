@@ -73,6 +73,8 @@ def simulate(
     ewald: Annotated[
         str | None, _number(_IMAGES, "Ewald sphere: off (flat, the default), on (curved), reversed (the other hand).")
     ] = None,
+    frames: Annotated[int | None, _number(_IMAGES, "Frames of a movie of every tilt, behind a gain; 0: none.")] = None,
+    movie_format: Annotated[str | None, _number(_IMAGES, "Of movies: tif (LZW, the default) or mrc.")] = None,
     angles_inverted: Annotated[
         bool, _number(_IMAGES, "The other defocus hand (AreAnglesInverted).", "--angles-inverted")
     ] = False,
@@ -92,6 +94,12 @@ def simulate(
     drift: Annotated[float | None, _number(_MOTION, "Of particles over the dose per axis, A [default: 3].")] = None,
     drift_angle: Annotated[
         float | None, _number(_MOTION, "Of particles over the dose per axis, degrees [default: 1].")
+    ] = None,
+    frame_motion: Annotated[
+        float | None, _number(_MOTION, "From the first to the last frame of a movie per axis, A [default: 4].")
+    ] = None,
+    frame_track_error: Annotated[
+        float | None, _number(_MOTION, "Of what the project knows of that motion, A [default: 3].")
     ] = None,
     stage_angles: Annotated[float | None, _number(_MOTION, "Of the stage per axis and tilt, degrees.")] = None,
     rigid_stage: Annotated[
@@ -132,6 +140,8 @@ def simulate(
     given |= {"phase_shift_error_pi": phase_shift_error, "beam_tilt_mrad": beam_tilt, "trefoil_rad": trefoil}
     given |= {"odd5_rad": aberrations_5, "even2_rad": aberrations_2, "even4_rad": aberrations_4}
     given |= {"magnification": magnification, "deselected_tilts": deselected_tilts, "bead_tilts": masked_tilts}
+    given |= {"frames": frames, "movie_format": movie_format}
+    given |= {"frame_motion_A": frame_motion, "frame_track_A": frame_track_error}
     kinds = [*(species or []), *([str(model)] if model else [])]
     if kinds:
         given["species"] = tuple(species_plan(kind, model_symmetry) for kind in kinds)

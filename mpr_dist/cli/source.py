@@ -18,6 +18,8 @@ app = group("Tilt series: add those of a Warp or RELION-5 project, list them, le
     epilog=examples(
         "mpr-dist source add pop --name grid1 --warp-settings warp_tiltseries.settings",
         "mpr-dist source add pop --name grid1 --warp-settings warp_tiltseries.settings --max-tilts 15",
+        "mpr-dist source add pop --name grid1 --warp-settings warp_tiltseries.settings \\",
+        "    --tilt-movies warp_frameseries.settings",
         "mpr-dist source add pop --name grid2 --relion-tomograms relion/tomograms.star",
         "mpr-dist source add pop --name grid3 --imod etomo --stacks 'stacks/*.st' --ctf ctffind --mdoc mdocs",
         "mpr-dist source add pop --name grid4 --aretomo aligned --stacks stacks --ctf aligned --mdoc mdocs \\",
@@ -44,6 +46,10 @@ def add(
     files: Annotated[
         Path | None, typer.Option(help="Text file with the names of the series to take, one per line.")
     ] = None,
+    tilt_movies: Annotated[
+        Path | None,
+        typer.Option(help=".settings of the frame series: where movies and gain are, for refine --tilt-movies."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Add the tilt series of a Warp or a RELION project, or stacks that IMOD or AreTomo aligned.
@@ -63,8 +69,10 @@ def add(
     given = [warp_settings is not None, relion_tomograms is not None, bool(options["imod"] or options["aretomo"])]
     if sum(given) != 1:
         raise InputError("give one of --warp-settings, --relion-tomograms, --imod and --aretomo")
+    if tilt_movies is not None and warp_settings is None:
+        raise InputError("--tilt-movies goes with --warp-settings: only Warp's frame series are understood")
     if warp_settings is not None:
-        request = SourceRequest(name, warp_settings, max_tilts, include_deselected, names)
+        request = SourceRequest(name, warp_settings, max_tilts, include_deselected, names, tilt_movies)
         added = add_warp_source(directory, request)
     elif relion_tomograms is not None:
         request = SourceRequest(name, relion_tomograms, max_tilts, include_deselected, names)

@@ -121,7 +121,7 @@ def load_particle_images(
         pixels = tilt.pixel_A, species.pixel_size_A
         prepared, growth = _prepared(image, *pixels, 4 * species.diameter_A, room.device)
         xy_px = xy_A[:, t] * growth / species.pixel_size_A
-        noise[t] = _cut_and_whiten(values, int(t), prepared, xy_px, active[:, t], samples, room.device)
+        noise[t] = cut_and_whiten(values, int(t), prepared, xy_px, active[:, t], samples, room.device)
         if not np.isfinite(noise[t]).all():
             raise SeriesError(f"series {series.name}: an image of {species.name} holds NaN or infinite values")
     if not active.any():
@@ -141,7 +141,7 @@ def _prepared(image: F32, pixel_in_A: float, pixel_out_A: float, highpass_A: flo
         return device.put(prepared), growth
 
 
-def _cut_and_whiten(
+def cut_and_whiten(
     values: Values, t: int, image: Any, xy_px: F64, active: Bool, samples: Samples, device: Device
 ) -> F64:
     """Fill the values of one tilt, and its noise power (rings,).

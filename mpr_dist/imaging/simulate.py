@@ -244,6 +244,19 @@ def tilt_images(
     specimen: the particles of every species with their atoms. Every image has streams of random numbers of its own: it
     does not depend on which others are made, or when.
     """
+    for t, contrast in enumerate(tilt_contrasts(series, specimen, exposure, seed, index, spoiled)):
+        yield counts(contrast, exposure, _stream(seed, index, t, _SHOT))
+
+
+def tilt_contrasts(
+    series: TiltSeries,
+    specimen: Sequence[tuple[Particles, Atoms]],
+    exposure: Exposure,
+    seed: int,
+    index: int = 0,
+    spoiled: Spoiled | None = None,
+) -> Iterator[F64]:
+    """(height, width) relative contrasts that ``tilt_images`` has without shot noise."""
     shape, spoiled = image_shape(series, exposure.pixel_A), spoiled or Spoiled()
     species = [contrast_images(series, particles, atoms, exposure) for particles, atoms in specimen]
     for t, contrasts in enumerate(zip(*species, strict=True)):
@@ -255,7 +268,7 @@ def tilt_images(
         for bead in spoiled.beads:
             if bead.tilt == t:
                 contrast = np.maximum(contrast, bead_contrast(bead, shape, exposure.pixel_A))
-        yield counts(contrast, exposure, _stream(seed, index, t, _SHOT))
+        yield contrast
 
 
 def _stream(seed: int, index: int, t: int, purpose: int) -> np.random.Generator:

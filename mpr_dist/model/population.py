@@ -36,6 +36,7 @@ class Source:
         settings: the file they were added from (Warp's .settings, or RELION's tomograms.star).
         image_size_px: (x, y); volume_size_px: (x, y, z), both in pixels of ``pixel_size_A``.
         max_tilts: the limit that was asked for when ``active`` was chosen; None = all.
+        movies: Warp's .settings of the frame series, for what is refined within tilts; None = there are none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Source:
     image_size_px: tuple[int, int]
     volume_size_px: tuple[int, int, int]
     max_tilts: int | None = None
+    movies: Path | None = None
 
     @property
     def is_relion(self) -> bool:

@@ -63,6 +63,9 @@ class RefineSettings:
         weight_threshold: a tilt is used up to the frequency where its dose envelope falls below this.
         share_below_A: frequencies below 1/share_below_A are averaged over both half-maps in the reference, as M does at
             40 A; 0 shares nothing, so that the cross-half score stays a test by images the reference never saw.
+        tilt_movies: before all else make the averages again from the movies, as new files.
+        movie_motion: nodes (width, height, time) of the motion within a tilt, which is refined against the reference
+            before they are made; None takes it as it is.
         max_passes: passes over the images of a series per iteration, at most.
         min_particles: a series with fewer is left out.
         protocol: "manual" refines what is asked for; "auto" also what the images of a series determine well enough
@@ -91,6 +94,8 @@ class RefineSettings:
     first_iteration_fraction: float = 1.0
     weight_threshold: float = 0.05
     share_below_A: float = 0.0
+    tilt_movies: bool = False
+    movie_motion: tuple[int, int, int] | None = (1, 1, 4)
     max_passes: int = 40
     min_particles: int = 1
     protocol: str = "manual"
@@ -117,6 +122,8 @@ class RefineSettings:
             raise InputError("temporal samples are refined with --particles; without it they would only be copies")
         if self.rigid_stage and not self.stage_angles:
             raise InputError("a rigid stage is refined by its angles: give --stage-angles too")
+        if self.movie_motion is not None and (min(self.movie_motion) < 1 or self.movie_motion[2] < 2):
+            raise InputError(f"motion within a tilt needs at least 1 x 1 x 2 nodes, got {self.movie_motion}")
         if self.min_particles < 0:
             raise InputError(f"min_particles must be 0 or more, got {self.min_particles}")
         for name, known in (("protocol", PROTOCOLS), ("priors_from", PRIORS_FROM)):
@@ -153,8 +160,13 @@ class RefineSettings:
         words = [f"{name} {'x'.join(map(str, nodes))}" for name, nodes in warps if nodes is not None]
         words += [name.replace("_", " ") for name in _SWITCHES if getattr(self, name)]
         words += [f"{self.temporal_samples} temporal samples"] * (self.temporal_samples > 0)
+        words += [f"motion of tilt movies {'x'.join(map(str, self.movie_motion or ()))}"] * self.refines_movies
         words += ["as a rigid stage"] * self.rigid_stage + ["with a search for the defocus"] * self.defocus_search
         return (*words, *(f"aberrations of order {order}" for order in self.aberrations))
+
+    @property
+    def refines_movies(self) -> bool:
+        return self.tilt_movies and self.movie_motion is not None
 
     @property
     def ewald_sign(self) -> int:

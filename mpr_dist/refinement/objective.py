@@ -103,21 +103,21 @@ def products(
         tables.tables,
         tables.is_curved,
     )
-    kinds_and_rows = _stacked(extra, len(samples.kx))
+    kinds_and_rows = stacked(extra, len(samples.kx))
     out = compare_images(data.images, data.reference.volumes, reference, shift, seen, *kinds_and_rows)
     if not np.isfinite(out).all():
         raise SeriesError(f"series {series.name}: comparing {data.species.name} with its reference gave NaN")
-    return _unpacked(out, N_BASIC + len(extra))
+    return unpacked(out, N_BASIC + len(extra))
 
 
-def _stacked(extra: tuple[KernelRow, ...], n_samples: int) -> tuple[I64, F32]:
+def stacked(extra: tuple[KernelRow, ...], n_samples: int) -> tuple[I64, F32]:
     rows = np.zeros((len(extra), n_samples), np.float32)
     for i, each in enumerate(extra):
         rows[i] = each.values
     return np.array([each.kind for each in extra], np.int64), rows
 
 
-def _unpacked(out: F64, k: int) -> Products:
+def unpacked(out: F64, k: int) -> Products:
     upper = np.triu_indices(k)
     dd = np.zeros((*out.shape[:2], k, k))
     dd[..., upper[0], upper[1]] = out[..., 2 + 2 * k :]

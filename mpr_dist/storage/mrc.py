@@ -101,7 +101,15 @@ def write_volume(path: Path, array: F32, pixel_size_A: float) -> None:
     write_atomically(path, [_header_of(data, pixel_size_A).tobytes(), data.tobytes()])
 
 
-def _header_of(data: F32, pixel_size_A: float) -> Any:
+def stack_bytes(images: np.ndarray[Any, Any], pixel_size_A: float) -> list[bytes]:
+    """A file of images (image, y, x) int16 (mode 1)."""
+    data = np.ascontiguousarray(images, dtype="<i2")
+    header = _header_of(data, pixel_size_A)
+    header["mode"], header["ispg"] = 1, 0
+    return [header.tobytes(), data.tobytes()]
+
+
+def _header_of(data: np.ndarray[Any, Any], pixel_size_A: float) -> Any:
     header = np.zeros((), HEADER_DTYPE.newbyteorder("<"))
     nz, ny, nx = data.shape
     for axis, n in zip("xyz", (nx, ny, nz), strict=True):

@@ -85,6 +85,8 @@ def add_source(population: Population, source: Source) -> Population:
     }
     if source.max_tilts is not None:
         table["max_tilts"] = source.max_tilts
+    if source.movies is not None:
+        table["movies"] = _store_path(population.path, source.movies)
     write_table(population.path / "sources" / source.name / "source.toml", table)
     save_population(grown)
     return grown
@@ -238,7 +240,8 @@ def _read_source(population: Path, name: str) -> Source:
         x, y, z = (int(v) for v in table["volume_size_px"])
         settings = _load_path(population, table["settings"])
         pixel = float(table["pixel_size_A"])
-        return Source(name, settings, series, pixel, (width, height), (x, y, z), table.get("max_tilts"))
+        movies = _load_path(population, table["movies"]) if "movies" in table else None
+        return Source(name, settings, series, pixel, (width, height), (x, y, z), table.get("max_tilts"), movies)
 
     return _explained(path, build)
 

@@ -54,6 +54,20 @@ class WarpProject:
         """Beside the averages, where Warp looks for it; most tilts have none."""
         return self.root / "warp_frameseries" / "mask" / f"{series}_{tilt:03d}.tif"
 
+    @property
+    def frame_settings(self) -> Path:
+        return self.root / "warp_frameseries.settings"
+
+    @property
+    def gain(self) -> Path:
+        return self.root / "frames" / "gain.mrc"
+
+    def movie(self, series: str, tilt: int, suffix: str) -> Path:
+        return self.root / "frames" / f"{series}_{tilt:03d}.{suffix}"
+
+    def movie_xml(self, series: str, tilt: int) -> Path:
+        return self.root / "warp_frameseries" / f"{series}_{tilt:03d}.xml"
+
     def averages(self, series: str, n_tilts: int) -> tuple[Path, ...]:
         return tuple(self.average(series, tilt) for tilt in range(n_tilts))
 
@@ -108,6 +122,30 @@ def write_settings(path: Path, series: TiltSeries, pixel_A: float, dose_per_tilt
     _params(root, {"ProcessCTF": True, "ProcessMovement": True, "ProcessPicking": False})
     for name, values in groups.items():
         _params(ET.SubElement(root, name), values)
+    _write_xml(path, root)
+
+
+def write_movie_settings(path: Path, pixel_A: float, extension: str, dose_per_tilt: float, gain: str) -> None:
+    """Write the .settings of the frame series; their movies and gain lie in frames/, the gain flipped along x."""
+    values: dict[str, object] = {
+        "DataFolder": "frames",
+        "ProcessingFolder": "warp_frameseries",
+        "Extension": extension,
+        "DoRecursiveSearch": False,
+        "PixelSize": number_text(pixel_A),
+        "BinTimes": 0,
+        "CorrectGain": True,
+        "GainPath": f"frames/{gain}",
+        "GainFlipX": True,
+        "GainFlipY": False,
+        "GainTranspose": False,
+        "CorrectDefects": False,
+        "DefectsPath": "",
+        "DosePerAngstromFrame": number_text(-dose_per_tilt),  # negative: of all frames together
+        "EERGroupFrames": 40,
+    }
+    root = ET.Element("Settings")
+    _params(ET.SubElement(root, "Import"), values)
     _write_xml(path, root)
 
 

@@ -112,10 +112,11 @@ def read_tilt_series(
     return _series_of(_parse(path), volume_size_A, image_size_A, processing_folder or path.parent)
 
 
-def write_tilt_series(path_out: Path, template_path: Path, series: TiltSeries) -> None:
+def write_tilt_series(path_out: Path, template_path: Path, series: TiltSeries, images: Sequence[Path] = ()) -> None:
     """Write a copy of ``template_path`` with the values of ``series`` in it, atomically.
 
-    Sizes of images and volume, image paths and the subset ``active`` are not written: they are not the file's business.
+    Sizes of images and volume, image paths and the subset ``active`` are not written: they are not the file's business;
+    but ``images``, one per tilt, are: those that are to be used instead of the averages beside the movies.
 
     Raises:
         SeriesError: the template cannot be read, has another number of tilts, or a value is not finite.
@@ -131,6 +132,10 @@ def write_tilt_series(path_out: Path, template_path: Path, series: TiltSeries) -
     _check_finite(series)
     _write_attributes(file, before, series)
     _write_lists(file, before, series)
+    if images:
+        found = file.find(IMAGE_PATHS)
+        element = append(file.root, IMAGE_PATHS) if found is None else found
+        element.text = "\n".join(str(path) for path in images)
     _write_optics(file, before.optics, series.optics)
     for grid in _GRIDS:
         old, new = grid.get(before), grid.get(series)

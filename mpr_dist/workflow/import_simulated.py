@@ -20,7 +20,8 @@ def import_simulated(
     all that the imports raise.
     """
     create_population(path, name)
-    lines = list(add_warp_source(path, SourceRequest("simulated", made.files.settings)).lines)
+    movies = made.files.frame_settings if made.settings.frames else None
+    lines = list(add_warp_source(path, SourceRequest("simulated", made.files.settings, movies=movies)).lines)
     for one in made.every_species:
         if species is None or one.species.name in species:
             files = (*one.half_maps, one.mask, one.run_data)

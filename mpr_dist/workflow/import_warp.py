@@ -16,6 +16,7 @@ from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.reading import Dropped, Reading
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import population as storage
+from mpr_dist.storage.movies import find_movie, read_gain, read_movie_source
 from mpr_dist.storage.mrc import read_header
 from mpr_dist.storage.particle_columns import series_key
 from mpr_dist.storage.publish import publish_bytes
@@ -39,6 +40,7 @@ class SourceRequest:
         max_tilts: use only so many tilts of each series, those of lowest dose; None = all.
         include_deselected: use tilts that were deselected in Warp (UseTilt False), too.
         files: names of the series to take; None = all.
+        movies: Warp's .settings of the frame series; None = without movies.
     """
 
     name: str
@@ -46,6 +48,7 @@ class SourceRequest:
     max_tilts: int | None = None
     include_deselected: bool = False
     files: tuple[str, ...] | None = None
+    movies: Path | None = None
 
     def __post_init__(self) -> None:
         check_name("source", self.name)
@@ -94,6 +97,7 @@ class _Candidate:
     image_px: tuple[int, int]
     pixel_A: float
     facts: SeriesFacts
+    images: tuple[str, ...]
     masked: int = 0
     not_applied: tuple[str, ...] = ()
 
@@ -182,7 +186,8 @@ def _examine(xml: Path, settings: WarpSettings, request: SourceRequest) -> _Cand
     entry = SeriesEntry(xml.stem, xml.absolute(), tuple(active.tolist()))
     masked = _masked_tilts(series, active, image_px)
     facts = SeriesFacts.of(series, active)
-    return _Candidate(entry, series.n_tilts, image_px, pixel_A, facts, masked, tuple(_not_applied(series)))
+    images = tuple(path.stem for path in series.image_paths)
+    return _Candidate(entry, series.n_tilts, image_px, pixel_A, facts, images, masked, tuple(_not_applied(series)))
 
 
 def _masked_tilts(series: TiltSeries, active: Bool, image_px: tuple[int, int]) -> int:
@@ -275,8 +280,30 @@ def _source(
     ignored = Counter(what for c in kept for what in c.not_applied)
     notes += tuple(f"{what}: in {n} of {len(kept)} XML files; kept there, NOT APPLIED." for what, n in ignored.items())
     series = tuple(c.entry for c in kept)
-    source = Source(request.name, settings.path, series, pixel, kept[0].image_px, (x, y, z), request.max_tilts)
+    if request.movies is not None:
+        notes += (_movies_found(request.movies, kept),)
+    source = Source(
+        request.name, settings.path, series, pixel, kept[0].image_px, (x, y, z), request.max_tilts, request.movies
+    )
     return source, notes
+
+
+def _movies_found(path: Path, kept: Sequence[_Candidate]) -> str:
+    """
+    Raises:
+        InputError: the settings or the gain cannot be read, or there is no movie of any tilt.
+    """
+    movies = read_movie_source(path)
+    read_gain(movies)
+    names = [name for c in kept for name, use in zip(c.images, c.entry.active, strict=True) if use]
+    found = sum(find_movie(movies, name) is not None for name in names)
+    if not found:
+        raise InputError(
+            f"{path}: no movie of any tilt is in {movies.folder}, the first looked for was {names[0]}{movies.suffix}"
+        )
+    gain = f"gain reference {movies.gain.name}" if movies.gain else "no gain reference"
+    dose = f"{abs(movies.dose_per_frame):g} e/A^2 per {'movie' if movies.dose_per_frame < 0 else 'frame'}"
+    return f"Movies: of {found} of {len(names)} tilts, *{movies.suffix} at {movies.pixel_A:g} A, {gain}, {dose}."
 
 
 def _publish(population: Population, source: Source) -> None:

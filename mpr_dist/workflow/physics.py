@@ -32,6 +32,7 @@ from mpr_dist.workflow import footprint as fp
 from mpr_dist.workflow import science
 from mpr_dist.workflow.class_numbers import Asked
 from mpr_dist.workflow.maps import finish_species
+from mpr_dist.workflow.movies import with_movies
 from mpr_dist.workflow.reference_files import load_references, make_reference
 from mpr_dist.workflow.resources import Resources
 from mpr_dist.workflow.series_io import SeriesState, read_state, tilt_reader, with_scales, write_sigmas, write_state
@@ -111,6 +112,7 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
     settings = job.context.settings
     imported, previous = read_state(job, job.imported), read_state(job, job.previous)
     _check(job, imported, previous)
+    previous, numbers = with_movies(job, previous)
     references = load_references(job.context) if settings.refines_anything else {}
     names = tuple(name for name in previous.particles if name in references and references[name].q_max > 0)
     result: SeriesResult | None = None
@@ -136,7 +138,7 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
     write_state(job, after)
     sigmas, end = (result.sigmas, result.state) if result is not None else (None, None)
     write_sigmas(job.output.sigma, after, sigmas, asked.species, end)
-    publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds))
+    publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds) | numbers)
 
 
 def _solver(settings: RefineSettings, state: SeriesState) -> int:

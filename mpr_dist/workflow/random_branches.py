@@ -13,7 +13,7 @@ from mpr_dist.workflow.simulate_settings import SimulateSettings
 
 # branches of the seed below (0, series); imaging/simulate.py draws from (1, series, ...). Never renumber.
 SETUP, WARP, STAGE, DEFOCUS, WEIGHTS, POSES, PERTURB, ORIGINS, HALF_MAPS = range(9)
-VOLUME_WARP, TRAJECTORY, ASTIGMATISM, PHASE, CS, ABERRATIONS, MAGNIFICATION, TILTS = range(9, 17)
+VOLUME_WARP, TRAJECTORY, ASTIGMATISM, PHASE, CS, ABERRATIONS, MAGNIFICATION, TILTS, MOVIES, FRAMES = range(9, 19)
 DECIMALS = 4  # of planted values: short enough that the text of a float32 in Warp's files keeps them exactly
 
 

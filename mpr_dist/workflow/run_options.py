@@ -14,8 +14,12 @@ from mpr_dist.model.settings import RELEASED, Priors, RefineSettings
 
 _NUMBERS = (int, float)
 _NAMES = ("excluded", "priors_by_hand")
-_AXES = {"image_warp": 2, "volume_warp": 4}
-_SHAPES = {"image_warp": "WIDTHxHEIGHT, such as 6x4", "volume_warp": "WIDTHxHEIGHTxDEPTHxDOSE, such as 2x2x1x10"}
+_AXES = {"image_warp": 2, "volume_warp": 4, "movie_motion": 3}
+_SHAPES = {
+    "image_warp": "WIDTHxHEIGHT, such as 6x4",
+    "volume_warp": "WIDTHxHEIGHTxDEPTHxDOSE, such as 2x2x1x10",
+    "movie_motion": "WIDTHxHEIGHTxTIME, such as 1x1x4",
+}
 
 
 def refine_settings(

@@ -64,12 +64,24 @@ def read_state(job: SeriesJob, files: SeriesFiles) -> SeriesState:
             f"series {job.name}: {files.xml} has {series.n_tilts} tilts, source {source.name} expects "
             f"{len(entry.active)}; was the file changed after the source was added?"
         )
-    series = replace(series, active=np.array(entry.active, bool))
+    root = job.output.directory.parents[2]
+    images = tuple(moved_with(path, root) for path in series.image_paths)
+    series = replace(series, active=np.array(entry.active, bool), image_paths=images)
     if not series.image_size_A.all():
         series = replace(series, image_size_A=_size_of_average(series, source.pixel_size_A))
     known = read_poses(job.imported.poses) | (read_poses(files.poses) if files != job.imported else {})
     names = [species.name for species in job.context.species]
     return SeriesState(series, {name: known[name] for name in names if len(known.get(name, ()))})
+
+
+def in_population(path: Path) -> bool:
+    """Whether an average was made by an iteration of a population: iterations/NNN/movies/SERIES/average/NAME.mrc."""
+    return "iterations" in path.parts[-6:-5] and "movies" in path.parts[-4:-3]
+
+
+def moved_with(path: Path, root: Path) -> Path:
+    """An average of this population where it is now: the population may have been moved since."""
+    return root.joinpath(*path.parts[-6:]) if in_population(path) else path
 
 
 def _size_of_average(series: TiltSeries, pixel_A: float) -> F64:
@@ -124,7 +136,9 @@ def with_scales(series: TiltSeries, scale: F64) -> TiltSeries:
 
 def write_state(job: SeriesJob, state: SeriesState) -> None:
     """Write the XML, into a copy of the imported one, and the poses. Nothing vouches for them before the summary."""
-    write_tilt_series(job.output.xml, job.imported.xml, state.series)
+    images = state.series.image_paths
+    own = images if any(in_population(path) for path in images) else ()
+    write_tilt_series(job.output.xml, job.imported.xml, state.series, own)
     write_poses(job.output.poses, state.particles)
 
 

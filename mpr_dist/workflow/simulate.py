@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from mpr_dist.units import F32, F64
 from mpr_dist.workflow.plant import nominal_series, spoiled, true_series
 from mpr_dist.workflow.plant_particles import perturb, place_particles
 from mpr_dist.workflow.random_branches import DECIMALS, HALF_MAPS, ORIGINS, random_branch
+from mpr_dist.workflow.simulate_movies import averages_of_movies, write_frame_settings
 from mpr_dist.workflow.simulate_settings import Plant, SimulateSettings, SpeciesPlan, settings_from, species_plan
 from mpr_dist.workflow.specimen import specimen
 from mpr_dist.workflow.truth import write_truth
@@ -142,6 +144,8 @@ def simulate_project(out: Path, settings: SimulateSettings, progress: Progress |
     exposure = _exposure(settings)
     made = _draw(WarpProject(out), settings)
     made.files.make_folders()
+    if settings.frames:
+        write_frame_settings(made.files, settings)
     _write_nominal(made)
     for each in made.every_species:
         write_truth(each.truth, made.true_series, each.true_particles, settings.pixel_A)
@@ -215,7 +219,8 @@ def _write_images(made: SimulatedProject, exposure: Exposure, report: Progress) 
     for index, (name, series) in enumerate(made.true_series.items()):
         wrong = spoiled(series, s, index)
         content = [(each.true_particles[name], each.atoms) for each in made.every_species]
-        for t, image in enumerate(tilt_images(series, content, exposure, s.seed, index, wrong)):
+        images = tilt_images if not s.frames else partial(averages_of_movies, made.files, name, s)
+        for t, image in enumerate(images(series, content, exposure, s.seed, index, wrong)):
             write_average(files.average(name, t), image, s.pixel_A)
             beads = tuple(bead for bead in wrong.beads if bead.tilt == t)
             if beads:

@@ -67,6 +67,8 @@ class Plant:
             has at 4 A: trefoil_rad, odd5_rad (all terms of fifth order), even2_rad (astigmatism common to all tilts),
             even4_rad (fourth order but for the round one, which is Cs). No term brings lower powers of q with it.
         magnification: of each of the four elements of the matrix, per series.
+        frame_motion_A: per axis, of the way from the first to the last frame of a movie; frame_track_A: of what the
+            project takes that way for, about the truth.
         deselected_tilts: behind a bar of the grid, and deselected; bead_tilts: with a gold bead, and masked.
     """
 
@@ -94,6 +96,8 @@ class Plant:
     even2_rad: float = 0.0
     even4_rad: float = 0.0
     magnification: float = 0.0
+    frame_motion_A: float = 4.0
+    frame_track_A: float = 3.0
     deselected_tilts: int = 0
     bead_tilts: int = 0
 
@@ -109,7 +113,7 @@ class Plant:
     @staticmethod
     def nothing() -> Plant:
         """The project already holds the truth."""
-        return Plant((1, 1), (0.0, 0.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return Plant((1, 1), (0.0, 0.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, frame_motion_A=0.0, frame_track_A=0.0)
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class SimulateSettings:
         dose_per_tilt: e/A^2; the tilts are taken from 0 degrees outwards, alternating.
         contrast, solvent_rms, noise_only, ewald: see ``imaging.simulate.Exposure``.
         are_angles_inverted: the depth counts the other way (Warp's defocus hand).
+        frames: of the movie of every tilt; 0: there are averages only. movie_format: "tif" (LZW) or "mrc".
         species: what is in the tomograms; the first one is the octahedral phantom by default.
     """
 
@@ -144,6 +149,8 @@ class SimulateSettings:
     noise_only: bool = False
     ewald: int = 0
     are_angles_inverted: bool = False
+    frames: int = 0
+    movie_format: str = "tif"
     species: tuple[SpeciesPlan, ...] = (SpeciesPlan(),)
     seed: int = 0
     plant: Plant = field(default_factory=Plant)
@@ -157,6 +164,10 @@ class SimulateSettings:
             raise InputError(
                 f"simulate: {self.plant.deselected_tilts} deselected and {self.plant.bead_tilts} masked tilts leave no "
                 f"clean one of {self.n_tilts}"
+            )
+        if self.frames == 1 or self.frames < 0 or self.movie_format not in ("tif", "mrc"):
+            raise InputError(
+                f"simulate: movies need 2 frames or more, as tif or mrc; got {self.frames} as {self.movie_format}"
             )
         names = [plan.name for plan in self.species]
         if not names or len(set(names)) < len(names):

@@ -1,0 +1,243 @@
+"""Movies of tilts on the disk: frames in MRC and TIFF stacks, gain references, and the XML of their motion."""
+
+from __future__ import annotations
+
+import struct
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpr_dist.errors import InputError, SeriesError
+from mpr_dist.model.movie import Motion, MovieSource
+from mpr_dist.model.warp import CubicGrid
+from mpr_dist.storage.atomic import write_atomically
+from mpr_dist.storage.image_file import in_stack
+from mpr_dist.storage.mrc import read_header, read_image, stack_bytes
+from mpr_dist.storage.warp_values import WarpFile, append, read_nodes, serialise, write_nodes
+from mpr_dist.units import F32
+
+_MRC, _TIFF = (".mrc", ".mrcs", ".st"), (".tif", ".tiff")
+_GLOBAL, _LOCAL, _PYRAMID = "GridMovement", "GridLocalMovement", "PyramidShift"
+
+
+def read_movie_source(path: Path) -> MovieSource:
+    """What a .settings file of frame series says; the movies need not be there.
+
+    Raises:
+        InputError: missing, no settings file, those of tilt series, no pixel size, or movies that cannot be read.
+    """
+    path = Path(path)
+    file = WarpFile.parse(path, InputError, ("Settings",))
+    group = file.find("Import")
+
+    def text(name: str, default: str = "") -> str:
+        return file.param_text(group, name) or default
+
+    pattern = text("Extension").replace("*", "")
+    if pattern == ".tomostar":
+        raise file.fail("<Import> Extension", "is *.tomostar; give the settings of the frame series, not of the tilts")
+    if pattern.lower() not in (*_MRC, *_TIFF):
+        raise file.fail(
+            "<Import> Extension",
+            f"movies *{pattern} cannot be read, only MRC ({', '.join(_MRC)}) and TIFF ({', '.join(_TIFF)}); EER can be "
+            "converted with RELION (relion_convert_to_tiff)",
+        )
+    pixel = file.number(text("PixelSize", "0"), "<Import> PixelSize")
+    if pixel <= 0:
+        raise file.fail("<Import> PixelSize", f"expected a positive pixel size in A, got {pixel:g}")
+    flags = {
+        name: file.truth(text(f"Gain{words}", "False"), f"<Import> Gain{words}")
+        for name, words in (("flip_x", "FlipX"), ("flip_y", "FlipY"), ("transpose", "Transpose"))
+    }
+    is_corrected = file.truth(text("CorrectGain", str(bool(text("GainPath")))), "<Import> CorrectGain")
+    gain = path.parent / text("GainPath").replace("\\", "/") if is_corrected and text("GainPath") else None
+    if text("DefectsPath") and file.truth(text("CorrectDefects", "False"), "<Import> CorrectDefects"):
+        raise file.fail("<Import> DefectsPath", "maps of defects cannot be applied; movies with one cannot be used")
+    return MovieSource(
+        settings=path,
+        folder=path.parent / text("DataFolder").replace("\\", "/"),
+        suffix=pattern,
+        is_recursive=file.truth(text("DoRecursiveSearch", "False"), "<Import> DoRecursiveSearch"),
+        pixel_A=pixel,
+        gain=gain,
+        dose_per_frame=file.number(text("DosePerAngstromFrame", "0"), "<Import> DosePerAngstromFrame"),
+        **flags,
+    )
+
+
+def find_movie(source: MovieSource, name: str) -> Path | None:
+    """The movie whose average is ``name``.mrc, or None where it is not there."""
+    path = source.folder / f"{name}{source.suffix}"
+    if path.is_file():
+        return path
+    found = sorted(source.folder.rglob(path.name)) if source.is_recursive else []
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Movie:
+    """A movie that can be read: its file, and (frames, height, width)."""
+
+    path: Path
+    shape: tuple[int, int, int]
+
+    def frames(self, gain: F32 | None) -> Iterator[F32]:
+        """Frame after frame, (height, width) float32, times the gain (height, width).
+
+        Rows of a TIFF are turned upside down, as Warp does.
+
+        Raises:
+            SeriesError: damaged, or the gain is of another size.
+        """
+        if gain is not None and gain.shape != self.shape[1:]:
+            raise SeriesError(
+                f"{self.path}: frames of {self.shape[2]} x {self.shape[1]} px, and a gain reference of "
+                f"{gain.shape[1]} x {gain.shape[0]} px; is GainTranspose right?"
+            )
+        for frame in self._raw():
+            yield frame if gain is None else frame * gain
+
+    def _raw(self) -> Iterator[F32]:
+        if self.path.suffix.lower() in _MRC:
+            yield from (read_image(in_stack(self.path, i + 1)) for i in range(self.shape[0]))
+            return
+        yield from (read_tiff(self.path, i) for i in range(self.shape[0]))
+
+
+def open_movie(path: Path) -> Movie:
+    """
+    Raises:
+        SeriesError: missing, neither MRC nor TIFF, or no stack of images.
+    """
+    if path.suffix.lower() in _MRC:
+        try:
+            nx, ny, nz, _ = read_header(path)
+        except InputError as error:
+            raise SeriesError(str(error)) from error
+        return Movie(path, (nz, ny, nx))
+    return Movie(path, _tiff_shape(path))
+
+
+def _tiff_shape(path: Path) -> tuple[int, int, int]:
+    def shape(file: Any) -> tuple[int, int, int]:
+        page = file.pages[0]
+        if len(page.shape) != 2:
+            raise SeriesError(f"{path}: expected grey frames, got pages of shape {page.shape}")
+        return len(file.pages), int(page.shape[0]), int(page.shape[1])
+
+    found: tuple[int, int, int] = _with_tiff(path, shape)
+    return found
+
+
+def read_tiff(path: Path, page: int) -> F32:
+    """One page (height, width) float32, with its rows in the order of an MRC image.
+
+    Raises:
+        SeriesError: missing, damaged, or values that are not finite.
+    """
+    values = np.asarray(_with_tiff(path, lambda file: file.pages[page].asarray()), np.float32)
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise SeriesError(f"{path}: page {page + 1} is not a grey image of finite values; make the file again")
+    return np.ascontiguousarray(values[::-1])
+
+
+def _with_tiff(path: Path, use: Any) -> Any:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            return use(file)
+    except OSError as error:
+        raise SeriesError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except (ValueError, RuntimeError, LookupError, ArithmeticError, TypeError, struct.error) as error:
+        raise SeriesError(f"{path}: is no TIFF stack, or is damaged ({error}); make it again") from error
+
+
+def read_gain(source: MovieSource) -> F32 | None:
+    """The gain reference (height, width) that frames are multiplied by, as Warp prepares it; None without one.
+
+    Divided by its mean, 1 where it is 0, then flipped along x, flipped along y, transposed.
+
+    Raises:
+        InputError: cannot be read.
+    """
+    if source.gain is None:
+        return None
+    try:
+        is_tiff = source.gain.suffix.lower() in _TIFF
+        gain = read_tiff(source.gain, 0) if is_tiff else read_image(source.gain)
+    except SeriesError as error:
+        raise InputError(f"gain reference: {error}") from error
+    gain = np.where(gain == 0, 1.0, gain / gain.mean(dtype=np.float64)).astype(np.float32)
+    gain = gain[:, ::-1] if source.flip_x else gain
+    gain = gain[::-1] if source.flip_y else gain
+    return np.ascontiguousarray(gain.T if source.transpose else gain)
+
+
+def read_motion(path: Path) -> Motion:
+    """The motion that an XML of a frame series holds: global, local, and every level of the pyramid.
+
+    Raises:
+        SeriesError: missing, not the XML of a movie, or not understood.
+    """
+    file = WarpFile.parse(path, SeriesError, ("Movie",))
+    pairs = []
+    for tag in (_GLOBAL, _LOCAL, _PYRAMID):
+        of_axis = [[_grid(file, element) for element in file.root.iter(f"{tag}{axis}")] for axis in "XY"]
+        if len(of_axis[0]) != len(of_axis[1]):
+            raise file.fail(f"<{tag}X>", f"occurs {len(of_axis[0])} times, <{tag}Y> {len(of_axis[1])} times")
+        pairs += list(zip(*of_axis, strict=True))
+    return Motion(tuple(pairs))
+
+
+def _grid(file: WarpFile, element: ET.Element) -> CubicGrid:
+    alone = ET.Element("Movie")
+    alone.append(element)
+    found = read_nodes(WarpFile(file.path, alone, file.error), element.tag, "XYZ")
+    return CubicGrid(*found) if found is not None else CubicGrid.constant(0.0)
+
+
+def write_motion(path_out: Path, template: Path | None, motion: Motion) -> None:
+    """Write a copy of an XML of a frame series (or a bare one) with this motion in it, atomically.
+
+    The first pair is Warp's global motion, a second one its local motion, others levels of the pyramid.
+    """
+    root = ET.Element("Movie") if template is None else WarpFile.parse(template, SeriesError, ("Movie",)).root
+    root.text = root.text or "\n\t"
+    for tag in (_GLOBAL, _LOCAL, _PYRAMID):
+        for axis in "XY":
+            for element in root.findall(f"{tag}{axis}"):
+                root.remove(element)
+    for i, pair in enumerate(motion.grids):
+        for axis, grid in zip("XY", pair, strict=True):
+            tag = f"{(_GLOBAL, _LOCAL)[i] if i < 2 else _PYRAMID}{axis}"
+            alone = ET.Element("Movie")
+            alone.text = root.text
+            write_nodes(WarpFile(path_out, alone, SeriesError), tag, "XYZ", grid.values, grid.margins)
+            append(root, tag).extend(alone[0])
+            root[-1].attrib.update(alone[0].attrib)
+            root[-1].text = alone[0].text
+    write_atomically(path_out, serialise(root))
+
+
+def write_movie(path: Path, frames: np.ndarray[Any, Any], pixel_A: float) -> None:
+    """Write frames (frames, height, width) uint8 as an LZW TIFF, upside down as Warp expects, or as MRC (16 bit).
+
+    Raises:
+        InputError: the folder is not there, or cannot be written to.
+    """
+    if path.suffix.lower() in _MRC:
+        write_atomically(path, stack_bytes(np.asarray(frames, np.int16), pixel_A))
+        return
+    import tifffile
+
+    buffer = BytesIO()
+    tifffile.imwrite(
+        buffer, frames[:, ::-1], photometric="minisblack", compression="lzw", metadata=None, software="mpr_dist"
+    )
+    write_atomically(path, [buffer.getvalue()])
