@@ -59,6 +59,13 @@ class Device:
     def release(self) -> None:
         """Give back what is not in use."""
 
+    def wait(self) -> None:
+        """Until all that was launched is done."""
+
+    def about(self) -> str:
+        """Its name, for reports."""
+        return "host"
+
     def factorised(self, matrix: Any) -> Callable[[Any], Any]:
         """Solver of a symmetric positive definite system; LinAlgError if it is none."""
         factor = scipy.linalg.cho_factor(matrix, lower=True)
@@ -130,6 +137,15 @@ class Card(Device):
         self._residents.clear()
         self.xp.fft.config.get_plan_cache().clear()
         self._pool.free_all_blocks()
+
+    def wait(self) -> None:
+        self.xp.cuda.Device().synchronize()
+
+    def about(self) -> str:
+        cuda = self.xp.cuda
+        name = cuda.runtime.getDeviceProperties(cuda.Device().id)["name"].decode()
+        version = cuda.runtime.runtimeGetVersion()
+        return f"{name}, cupy {self.xp.__version__}, CUDA {version // 1000}.{version % 1000 // 10}"
 
     def factorised(self, matrix: Any) -> Callable[[Any], Any]:
         triangular = self._cupyx.scipy.linalg.solve_triangular

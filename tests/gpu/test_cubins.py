@@ -9,11 +9,13 @@ import re
 import pytest
 
 from mpr_dist.maths.kernels.cards import MOST_EXTRA, kernel
+from mpr_dist.workflow.benchmark_card import FUSED_OPERATIONS, INSERT_ADDITIONS, INSERT_OPERATIONS
 
 ARCHES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 FUSED = [("compare", "compare", {"N_EXTRA": n, "CURVED": c}) for n in range(MOST_EXTRA + 1) for c in (0, 1)]
 INSERTION = [("insert", "insert", {"CURVED": c}) for c in (0, 1)]
 OTHERS = [("extract", "cut", {}), ("extract", "pack", {}), ("symmetrise", "symmetrise", {})]
+OTHERS += [("rates", "multiply_add", {}), ("rates", "add_whole", {})]
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("cuda.core") is None if importlib.util.find_spec("cuda") else True,
@@ -52,6 +54,44 @@ def test_the_others_compile(name, entry, macros, arch):
     registers, _, spills = resources(name, entry, macros, arch)
     assert 0 < registers <= 128
     assert spills == 0
+
+
+def instructions(name, entry, macros):
+    """Lines of the loop over samples, in the intermediate code for sm_80."""
+    from cuda.bindings import nvrtc
+
+    chosen = kernel(name, entry, **macros)
+    options = [option.encode() for option in ("--gpu-architecture=compute_80", *chosen.options)]
+    program = nvrtc.nvrtcCreateProgram(chosen.text.encode(), b"kernel.cu", 0, [], [])[1]
+    assert int(nvrtc.nvrtcCompileProgram(program, len(options), options)[0]) == 0
+    code = b" " * nvrtc.nvrtcGetPTXSize(program)[1]
+    nvrtc.nvrtcGetPTX(program, code)
+    lines = code.decode().splitlines()
+    labels = {line.strip()[:-1]: i for i, line in enumerate(lines) if line.strip().endswith(":")}
+    loops = [
+        (i - labels[to], lines[labels[to] : i])
+        for i, line in enumerate(lines)
+        for to in re.findall(r"bra(?:\.uni)?\s+(\S+);", line)
+        if labels.get(to, i) < i
+    ]
+    return [line.split()[0] for line in max(loops)[1] if line.strip() and not line.strip().startswith(("@", "$"))]
+
+
+@pytest.mark.parametrize(("name", "entry", "macros"), [*FUSED[:2], *INSERTION], ids=str)
+def test_arrays_come_through_the_read_only_path(name, entry, macros):
+    """Every load of the loop over samples is ld.global.nc; nothing is float64; the floors count what is there."""
+    found = instructions(name, entry, macros)
+    loads = [each for each in found if each.startswith("ld.global")]
+    assert len(loads) > 8
+    assert all(each.startswith("ld.global.nc") for each in loads)
+    assert not [each for each in found if "f64" in each]
+    if macros["CURVED"]:
+        return
+    arithmetic = [each for each in found if re.fullmatch(r"(fma|mul|add|sub|neg|max)(\.\w+)*\.f32", each)]
+    expected = FUSED_OPERATIONS if name == "compare" else INSERT_OPERATIONS
+    assert len(arithmetic) == pytest.approx(expected, rel=0.05)  # compilers differ
+    additions = [each for each in found if each.startswith(("atom.", "red."))]
+    assert len(additions) == (INSERT_ADDITIONS if name == "insert" else 0)
 
 
 @pytest.mark.parametrize(("name", "entry", "macros"), [*FUSED[:2], *INSERTION, *OTHERS[:2]], ids=str)
