@@ -329,6 +329,7 @@ def _read_m(columns: Columns, notes: list[str]) -> ParticleTable:
     if samples > 1:
         note = f"Coordinates: trajectories of M, {samples} samples along the dose, in A from the corner."
         turned += f", {turns} samples along the dose" + (", the last repeated" if turns < samples else "")
+        turned += "; between samples ours turn evenly, M interpolates each angle"
     return ParticleTable(
         path=columns.path,
         series=names,

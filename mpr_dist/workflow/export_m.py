@@ -29,7 +29,7 @@ from mpr_dist.storage.publish import disk
 from mpr_dist.storage.warp_settings import read_settings
 from mpr_dist.storage.warp_values import number_text
 from mpr_dist.workflow.export_request import ExportRequest, ExportSummary, chosen_iteration
-from mpr_dist.workflow.export_series import ExportedSeries, export_series, rigid_note
+from mpr_dist.workflow.export_series import ExportedSeries, export_series, series_notes
 from mpr_dist.workflow.export_state import SpeciesAt, species_at
 from mpr_dist.workflow.fsc_table import CORRECTED, MASKED, RANDOMISED, RESOLUTION, UNMASKED, read_fsc
 
@@ -213,7 +213,7 @@ def _summary(
     counts = ", ".join(f"{len(each.names)} of {each.files.name}" for each in species)
     lines = [f"iteration {number:03d} of {population.name} for M: {path}"]
     lines.append(f"  {len(series)} tilt series; particles: {counts or 'none'}; hashes of raw data: {len(hashes)}")
-    notes = [*notes, *rigid_note(series)]
+    notes = [*notes, *series_notes(series)]
     lines += [f"  {note}" for note in notes]
     needs = ""
     if unknown:

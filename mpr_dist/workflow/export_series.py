@@ -30,6 +30,7 @@ class ExportedSeries:
     weight, bfactor: of the whole series, as text.
     data: folder where the paths of its movies start.
     movies: their paths, tilt by tilt; empty when the XML names none.
+    idle: tilts that are selected (UseTilt), but that this population leaves out.
     rigid_error_A: how far from ours Warp and M predict its particles on average, because their stage moves none.
     """
 
@@ -39,6 +40,7 @@ class ExportedSeries:
     data: Path
     movies: tuple[Path, ...]
     rigid_error_A: float = 0.0
+    idle: int = 0
 
 
 def export_series(population: Population, source: Source, iteration: int, folder: Path) -> tuple[ExportedSeries, ...]:
@@ -96,18 +98,23 @@ def _export_one(source: Source, entry: SeriesEntry, files: SeriesFiles, folder: 
         data,
         tuple(data / line.strip().replace("\\", "/") for line in lines),
         _rigid_error_A(series, list(read_poses(files.poses).values())),
+        int((series.use_tilt & ~np.array(entry.active, bool)).sum()),
     )
 
 
-def rigid_note(series: Sequence[ExportedSeries]) -> list[str]:
-    """What a reader should know where the stage is rigid; nothing where it is not."""
-    worst = max((one.rigid_error_A for one in series), default=0.0)
-    if worst == 0:
-        return []
-    return [
-        "stages were refined as rigid, but those of Warp and M turn particles without moving them: they predict "
-        f"positions up to {worst:.2f} A (rms of a series) from ours"
-    ]
+def series_notes(series: Sequence[ExportedSeries]) -> list[str]:
+    """What a reader should know about stages that are rigid, and tilts that are not used; nothing where all is well."""
+    notes, worst, idle = [], max((one.rigid_error_A for one in series), default=0.0), sum(one.idle for one in series)
+    if worst > 0:
+        notes.append(
+            "stages were refined as rigid, but those of Warp and M turn particles without moving them: they predict "
+            f"positions up to {worst:.2f} A (rms of a series) from ours"
+        )
+    if idle:
+        notes.append(
+            f"{idle} tilts that this population leaves out (--max-tilts) are selected there, as in the XML files"
+        )
+    return notes
 
 
 def _rigid_error_A(series: TiltSeries, species: Sequence[Particles]) -> float:

@@ -20,7 +20,7 @@ from mpr_dist.storage.warp_settings import move_settings, read_settings
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.units import F64
 from mpr_dist.workflow.export_request import ExportRequest, ExportSummary, chosen_iteration
-from mpr_dist.workflow.export_series import ExportedSeries, export_series, rigid_note
+from mpr_dist.workflow.export_series import ExportedSeries, export_series, series_notes
 from mpr_dist.workflow.export_state import SpeciesAt, species_at
 
 COORDINATES = tuple(f"rlnCoordinate{axis}" for axis in "XYZ")
@@ -55,7 +55,7 @@ def export_warp(request: ExportRequest) -> ExportSummary:
     tables = [_particles(out / f"{each.files.name}_particles.star", each) for each in species]
     lines = [f"iteration {number:03d} of {population.name} for WarpTools: {len(series)} tilt series in {out}"]
     lines += [f"  {table.path}: {table.particles} particles" for table in tables]
-    notes = [note for table in tables for note in table.notes] + rigid_note(series)
+    notes = [note for table in tables for note in table.notes] + series_notes(series)
     record = {
         "iteration": number,
         "settings": [str(out / f"{source.name}.settings") for source in population.sources],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,13 +24,12 @@ from mpr_dist.units import F64, I64
 from mpr_dist.workflow.create import check_name, opened
 from mpr_dist.workflow.exposures import Exposures, doses_of
 from mpr_dist.workflow.import_warp import SourceSummary, chosen_tilts
+from mpr_dist.workflow.one_kind import Kind, of_one_kind
 from mpr_dist.workflow.source_reading import SeriesFacts, source_reading
 
 _OF_CTFFIND = ("_CTF.txt", "_ctf.txt", "_ctffind.txt", "_ctffind4.txt", "_st_CTF.txt", ".txt")
 CTF_ENDS = (*_OF_CTFFIND, "_ctf.star", "_ctf.csv", ".star", ".csv")
 LEAST_DEFOCUS_A = 100.0  # less, on average, means that a table has um
-
-Kind = tuple[tuple[int, int], float, tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def add_aligned_stacks(path: Path, request: AlignmentRequest) -> SourceSummary:
                 candidates.append(_examine(stack, request, shared))
             except MprError as error:
                 left_out.append((series_key(stack.name), str(error)))
-        kept, others = _of_one_kind(candidates)
+        kept, others = of_one_kind(candidates)
         left_out = sorted(left_out + others)
         if not kept:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out[:3])
@@ -234,24 +232,6 @@ def _rows(table: CtfTable, alignment: Alignment) -> I64:
     if table.image is not None and not np.array_equal(table.image[order], np.arange(alignment.n_images)):
         raise InputError(f"{table.path}: its rows are not of images 1 to {alignment.n_images}, each once")
     return np.asarray(order[alignment.image])
-
-
-def _of_one_kind(candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], list[tuple[str, str]]]:
-    """Those with the most common sizes and pixel; the others, with the reason, need a source of their own."""
-    if not candidates:
-        return [], []
-    common = Counter(c.kind for c in candidates).most_common(1)[0][0]
-    others = [
-        (c.entry.name, f"{_sizes(c.kind)}, the others have {_sizes(common)}; add it as a source of its own (--files)")
-        for c in candidates
-        if c.kind != common
-    ]
-    return [c for c in candidates if c.kind == common], others
-
-
-def _sizes(kind: Kind) -> str:
-    image, pixel, volume = kind
-    return f"images of {image[0]} x {image[1]} px at {pixel:g} A and a tomogram of {' x '.join(map(str, volume))} px"
 
 
 def _publish(population: Population, source: Source, kept: Sequence[_Candidate]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +25,11 @@ from mpr_dist.storage.relion_tomograms import TILTS_FILE, TomogramTable, read_to
 from mpr_dist.storage.warp_project import write_skeleton
 from mpr_dist.workflow.create import opened
 from mpr_dist.workflow.import_warp import PIXEL_TOLERANCE, SourceRequest, SourceSummary, chosen_tilts
+from mpr_dist.workflow.one_kind import Kind, of_one_kind
 from mpr_dist.workflow.source_reading import SeriesFacts, source_reading
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Kind = tuple[tuple[int, int], float, tuple[int, int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +64,7 @@ def add_relion_source(path: Path, request: SourceRequest) -> SourceSummary:
                 candidates.append(_examine(table, row, request))
             except MprError as error:
                 left_out.append((series_key(table.names[row]), str(error)))
-        kept, others = _of_one_kind(candidates)
+        kept, others = of_one_kind(candidates)
         left_out = sorted(left_out + others)
         if not kept:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out[:3])
@@ -143,22 +141,6 @@ def _image_header(images: Sequence[Path]) -> tuple[tuple[int, int], float]:
     if nz != 1:
         raise SeriesError(f"{images[0]}: expected one image, got {nz} slices; name them as 1@stack.mrc, 2@stack.mrc")
     return (nx, ny), headers[0][3]
-
-
-def _of_one_kind(candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], list[tuple[str, str]]]:
-    """Those with the most common sizes and pixel; the others, with the reason, need a source of their own."""
-    if not candidates:
-        return [], []
-    common = Counter(c.kind for c in candidates).most_common(1)[0][0]
-    kept = [c for c in candidates if c.kind == common]
-    reason = "{}, the others have {}; add it as a source of its own (--files)"
-    others = [(c.entry.name, reason.format(_sizes(c.kind), _sizes(common))) for c in candidates if c.kind != common]
-    return kept, others
-
-
-def _sizes(kind: Kind) -> str:
-    image, pixel, volume = kind
-    return f"images of {image[0]} x {image[1]} px at {pixel:g} A and a tomogram of {' x '.join(map(str, volume))} px"
 
 
 def _publish(population: Population, source: Source, table: TomogramTable, kept: Sequence[_Candidate]) -> None:

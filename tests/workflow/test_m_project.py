@@ -15,8 +15,9 @@ from m_project import HASH, NAME, SAMPLES, SOURCE_GUID, SPECIES_GUID, MProject, 
 from mpr_dist.cli.app import run
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.geometry import project as project_series
+from mpr_dist.imaging.geometry import tilt_matrices
 from mpr_dist.maths.rotations import euler_to_matrix
-from mpr_dist.model.warp import CubicGrid, ImageWarp
+from mpr_dist.model.warp import CubicGrid, ImageWarp, StageAngles
 from mpr_dist.storage.m_project import read_m_population
 from mpr_dist.storage.m_table import continuous
 from mpr_dist.storage.population import advance, load_population
@@ -148,7 +149,21 @@ def test_what_was_refined_leaves_under_a_version_of_its_own(m, tmp_path):
     assert series.image_warp.x.values.shape == (7, 2, 2)
 
 
-def pretend_to_refine(pop: Path) -> None:
+def test_a_rigid_stage_is_told_in_angstrom(project, tmp_path):
+    """M's stage moves no particles: a turn of 0.5 degrees about the beam moves each by that times its distance."""
+    import_simulated(tmp_path / "pop", project, "small")
+    pretend_to_refine(tmp_path / "pop", turn_deg=0.5)
+    population = load_population(tmp_path / "pop")
+    summary = export(ExportRequest(population.path, tmp_path / "out"), "m")
+    files = population.files(1).series(NAME)
+    series = read_tilt_series(files.xml, volume_size_A=project.series[NAME].volume_size_A)
+    centred = read_poses(files.poses)["phantom"].position_A[:, 0] - series.volume_size_A / 2
+    seen = np.einsum("tij,pj->pti", tilt_matrices(series), centred)[..., :2]
+    expected = np.sqrt((seen**2).sum(-1).mean()) * np.deg2rad(0.5)
+    assert f"positions up to {expected:.2f} A" in "\n".join(summary.lines)
+
+
+def pretend_to_refine(pop: Path, turn_deg: float = 0.0) -> None:
     """Iteration 1 as a run would leave it: all particles 3 A further, another image warp, another weight."""
     population = load_population(pop)
     before, after = population.files(0), population.files(1)
@@ -156,6 +171,9 @@ def pretend_to_refine(pop: Path) -> None:
     series = read_tilt_series(before.series(NAME).xml, volume_size_A=(1.0, 1.0, 1.0))
     warp = ImageWarp(CubicGrid(np.full((7, 2, 2), 1.5)), CubicGrid(np.full((7, 2, 2), -0.5)))
     changed = replace(series, image_warp=warp, weights=replace(series.weights, series_weight=1.25))
+    if turn_deg:
+        stage = StageAngles(z=CubicGrid.constant(turn_deg))
+        changed = replace(changed, image_warp=ImageWarp(), stage_angles=stage, is_stage_rigid=True)
     write_tilt_series(after.series(NAME).xml, before.series(NAME).xml, changed)
     poses = {name: replace(p, position_A=p.position_A + 3) for name, p in read_poses(before.series(NAME).poses).items()}
     write_poses(after.series(NAME).poses, poses)
