@@ -41,7 +41,7 @@ def add(
         int | None, typer.Option(help="Use only so many tilts of each series, those of lowest dose.")
     ] = None,
     include_deselected: Annotated[
-        bool, typer.Option("--include-deselected", help="Use tilts that were deselected (UseTilt False), too.")
+        bool, typer.Option("--include-deselected", help="Use tilts and series that were deselected, too.")
     ] = False,
     files: Annotated[
         Path | None, typer.Option(help="Text file with the names of the series to take, one per line.")

@@ -38,6 +38,7 @@ _SWITCHES = {
     "DoMagnification": "--magnification",
 }
 _ABERRATIONS = {"DoZernike2": "2", "DoZernike13": "3", "DoZernike4": "4", "DoZernike5": "5"}
+MASK_AT = 0.5  # of a mask that is not binary: M takes any
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,9 @@ def _take_species(path: Path, project: MPopulation) -> tuple[tuple[SpeciesSummar
             table = replace(table, reading=table.reading.plus(*_not_applied(species)))
             halves = (species.beside("half1.mrc"), species.beside("half2.mrc"), species.beside("mask.mrc"))
             request = SpeciesRequest(
-                name, *halves, table.path, species.diameter_A, species.symmetry, ignore_unmatched=True
-            )
+                name, *halves, table.path, species.diameter_A, species.symmetry, ignore_unmatched=True,
+                mask_threshold=MASK_AT,
+            )  # fmt: skip
             with opened(path) as population:
                 # refinement may have moved particles past the edge of their tomogram
                 taken.append(take_species(population, request, table, margin_A=species.diameter_A))

@@ -38,15 +38,18 @@ def import_maps(
     diameter_A: float,
     pixel_size_A: float | None = None,
     symmetry: str = "C1",
+    mask_threshold: float | None = None,
 ) -> ImportedMaps:
     """Read, check and prepare the maps of a species; the files are only read.
+
+    Args:
+        mask_threshold: make a mask that is not binary binary there; None refuses it.
 
     Raises:
         InputError: boxes or pixels differ, odd or not cubic, equal half-maps, a mask not binary or beyond the box.
     """
     (first, second), pixel = _read_halves(half1, half2)
-    binary = _read_mask(mask, len(first), pixel)
-    notes = []
+    binary, notes = _read_mask(mask, len(first), pixel, mask_threshold)
     if not 0 < diameter_A <= len(first) * pixel:
         raise InputError(
             f"the diameter must be positive and fit the half-maps of {len(first) * pixel:g} A, got {diameter_A:g} A"
@@ -97,12 +100,16 @@ def _read_halves(half1: Path, half2: Path) -> tuple[tuple[F32, F32], float]:
     return (first, second), float(f"{pixel1:.6g}")  # headers hold float32: 2.4, not 2.4000001
 
 
-def _read_mask(path: Path, box: int, pixel_A: float) -> F32:
+def _read_mask(path: Path, box: int, pixel_A: float, threshold: float | None) -> tuple[F32, list[str]]:
     mask, own = read_volume(path)
+    notes = []
+    if threshold is not None and not np.isin(mask, (0, 1)).all():
+        mask = (mask >= threshold).astype(np.float32)
+        notes.append(f"Mask: was not binary, made so at {threshold:g}.")
     if own > 0 and abs(own / pixel_A - 1) > PIXEL_TOLERANCE:
         raise InputError(f"{path}: has pixels of {own:g} A, the half-maps have {pixel_A:g} A")
     try:
-        return check_mask(mask, box)
+        return check_mask(mask, box), notes
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -36,6 +36,7 @@ class SpeciesRequest:
         temporal_samples: of every trajectory; None: as many as the table has, 1 in most.
         tomogram_names: number and name of tomograms, for lists of Dynamo, STOPGAP, AV3 and TOM.
         voxel_origin: coordinate of the tomogram's corner in such lists.
+        mask_threshold: make a mask binary there; None refuses one that is not.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SpeciesRequest:
     temporal_samples: int | None = None
     tomogram_names: Path | None = None
     voxel_origin: float = 0.0
+    mask_threshold: float | None = None
 
     def __post_init__(self) -> None:
         check_name("species", self.name)
@@ -135,6 +137,7 @@ def take_species(
         request.diameter_A,
         request.pixel_size_A,
         request.symmetry,
+        request.mask_threshold,
     )
     symmetry = request.symmetry.strip().upper()
     box = len(maps.mask)

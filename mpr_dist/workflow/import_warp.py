@@ -22,7 +22,7 @@ from mpr_dist.storage.particle_columns import series_key
 from mpr_dist.storage.publish import publish_bytes
 from mpr_dist.storage.tiff import mask_path, read_mask
 from mpr_dist.storage.warp_settings import WarpSettings, find_series, find_unprocessed, read_settings
-from mpr_dist.storage.warp_xml import read_tilt_series
+from mpr_dist.storage.warp_xml import is_deselected, read_tilt_series
 from mpr_dist.units import Bool
 from mpr_dist.workflow.create import check_name, opened, told
 from mpr_dist.workflow.source_reading import SeriesFacts, source_reading
@@ -38,7 +38,7 @@ class SourceRequest:
     Attributes:
         settings: Warp's .settings, or RELION's tomograms.star.
         max_tilts: use only so many tilts of each series, those of lowest dose; None = all.
-        include_deselected: use tilts that were deselected in Warp (UseTilt False), too.
+        include_deselected: use tilts (UseTilt False) and series (UnselectManual True) deselected in Warp, too.
         files: names of the series to take; None = all.
         movies: Warp's .settings of the frame series; None = without movies.
     """
@@ -115,6 +115,10 @@ def add_warp_source(path: Path, request: SourceRequest) -> SourceSummary:
         settings = read_settings(request.settings)
         found = _chosen(find_series(settings), request)
         without = [(name, "it has no XML in the processing folder") for name in _unprocessed(settings, request)]
+        if not request.include_deselected:
+            reason = "deselected in Warp (UnselectManual); --include-deselected takes it all the same"
+            without += [(path.stem, reason) for path in found if is_deselected(path)]
+            found = [path for path in found if not is_deselected(path)]
         return take_series(population, settings, request, found, without)
 
 

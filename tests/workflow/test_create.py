@@ -73,6 +73,15 @@ def test_missing_average_of_an_unused_tilt_is_no_matter(own_project, project, po
     assert add_warp_source(pop, source(own_project, max_tilts=6)).source.series[0].tilts == 6
 
 
+def test_a_deselected_series_is_left_out(own_project, pop):
+    """UnselectManual in Warp takes the whole series out; the only one here, so nothing remains."""
+    xml = own_project / "warp_tiltseries" / f"{NAME}.xml"
+    xml.write_text(xml.read_text("utf-8-sig").replace('UnselectManual=""', 'UnselectManual="True"'), "utf-8-sig")
+    with pytest.raises(InputError, match=r"TS_01: deselected in Warp \(UnselectManual\)"):
+        add_warp_source(pop, source(own_project))
+    assert add_warp_source(pop, source(own_project, include_deselected=True)).source.series[0].name == NAME
+
+
 def test_utf16_is_read(own_project, pop):
     """Warp 1 wrote UTF-16."""
     xml = own_project / "warp_tiltseries" / f"{NAME}.xml"

@@ -16,10 +16,12 @@ from mpr_dist.cli.app import run
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.geometry import project as project_series
 from mpr_dist.imaging.geometry import tilt_matrices
+from mpr_dist.maths.fourier import crop_or_pad_real
 from mpr_dist.maths.rotations import euler_to_matrix
 from mpr_dist.model.warp import CubicGrid, ImageWarp, StageAngles
 from mpr_dist.storage.m_project import read_m_population
 from mpr_dist.storage.m_table import continuous
+from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import advance, load_population
 from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.storage.relion import read_particles
@@ -248,6 +250,17 @@ def test_warp_there_and_back(project, tmp_path):
     assert written.half.tolist() == table.half.tolist()
     assert "rlnDetectorPixelSize" in written.reading.positions or "rlnImagePixelSize" in written.reading.positions
     assert set(table.columns) - set(written.columns) == {f"rlnOrigin{axis}Angst" for axis in "XYZ"}
+
+
+def test_a_soft_mask_of_m_is_made_binary(m, tmp_path):
+    """M takes any mask; ours are binary, and the paragraph says what became of it."""
+    path = m.species.with_name("phantom_mask.mrc")
+    mask, pixel = read_volume(path)
+    write_volume(path, np.asarray(0.75 * mask + 0.125, np.float32), pixel)
+    summary = import_m(tmp_path / "pop", m.population)
+    assert "Mask: was not binary, made so at 0.5." in "\n".join(summary.lines)
+    ours = read_volume(tmp_path / "pop" / "species" / "phantom" / "mask.mrc")[0]
+    np.testing.assert_array_equal(crop_or_pad_real(ours, len(mask)), mask)
 
 
 def test_broken_projects_are_refused(m, tmp_path):
