@@ -10,8 +10,8 @@ import numpy as np
 from mpr_dist.errors import InputError, SeriesError
 from mpr_dist.storage.atomic import write_atomically
 from mpr_dist.storage.star import read_blocks
+from mpr_dist.storage.warp_roots import is_tilt_series
 from mpr_dist.storage.warp_values import WarpFile, append, serialise
-from mpr_dist.storage.warp_xml import is_tilt_series
 from mpr_dist.units import F64
 
 

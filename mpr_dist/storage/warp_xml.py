@@ -8,7 +8,6 @@ last bit of a float64. Reading what was written and writing it again changes not
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -379,25 +378,3 @@ def _write_optics(file: WarpFile, before: Optics, optics: Optics) -> None:
         if param is None:
             param = append(group, "Param", {"Name": name, "Value": ""})
         param.set("Value", text)
-
-
-def is_tilt_series(path: Path) -> bool:
-    """False for XML files with another root element; True also for files too broken to tell."""
-    root = _root_of(path)
-    return root is None or str(root.tag) == "TiltSeries"
-
-
-def is_deselected(path: Path) -> bool:
-    """Whether the user of Warp took the whole series out; False also for files too broken to tell."""
-    root = _root_of(path)
-    return root is not None and root.get("UnselectManual", "").strip().lower() == "true"
-
-
-def _root_of(path: Path) -> ET.Element | None:
-    """The root element with its attributes alone; None when reading the file will say what is wrong with it."""
-    try:
-        with path.open("rb") as stream:
-            root: ET.Element = next(ET.iterparse(stream, events=("start",)))[1]
-    except (OSError, ET.ParseError, ValueError, LookupError, StopIteration):
-        return None
-    return root

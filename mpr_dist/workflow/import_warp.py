@@ -21,8 +21,9 @@ from mpr_dist.storage.mrc import read_header
 from mpr_dist.storage.particle_columns import series_key
 from mpr_dist.storage.publish import publish_bytes
 from mpr_dist.storage.tiff import mask_path, read_mask
+from mpr_dist.storage.warp_roots import is_deselected
 from mpr_dist.storage.warp_settings import WarpSettings, find_series, find_unprocessed, read_settings
-from mpr_dist.storage.warp_xml import is_deselected, read_tilt_series
+from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.units import Bool
 from mpr_dist.workflow.create import check_name, opened, told
 from mpr_dist.workflow.source_reading import SeriesFacts, source_reading
