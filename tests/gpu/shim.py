@@ -154,7 +154,16 @@ def has_compiler() -> bool:
 def library(text: str, entry: str, options: tuple[str, ...]) -> ctypes.CDLL:
     """The text and a launcher for one of its kernels as a shared library, kept in the temporary folder."""
     source = f'#include "shim.h"\n{text}\n{_launcher(text, entry)}'
-    flags = ["-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wno-unknown-pragmas", f"-I{HERE}", *options]
+    flags = [
+        "-O2",
+        "-U_FORTIFY_SOURCE",
+        "-ffp-contract=off",
+        "-fPIC",
+        "-shared",
+        "-Wno-unknown-pragmas",
+        f"-I{HERE}",
+        *options,
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path, built = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
         path.write_text(source)
