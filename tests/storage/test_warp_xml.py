@@ -14,7 +14,8 @@ import pytest
 from mpr_dist.errors import SeriesError
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid, ImageWarp, LinearGrid4, StageAngles, VolumeWarp
-from mpr_dist.storage.warp_xml import is_tilt_series, read_tilt_series, write_tilt_series
+from mpr_dist.storage.warp_roots import is_tilt_series
+from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
 
 VOLUME = (4000.0, 4000.0, 1000.0)
 REAL = [
