@@ -46,6 +46,13 @@ def add(
     shift_pixel: Annotated[
         float | None, typer.Option(help="Pixel of the table's origins in A, instead of what it says.")
     ] = None,
+    helical_rise: Annotated[float | None, typer.Option(help="Rise of a helix about z, in A.")] = None,
+    helical_twist: Annotated[
+        float, typer.Option(help="Twist of the helix, degrees; above 0 for a right-handed one.")
+    ] = 0.0,
+    helical_units: Annotated[
+        int, typer.Option(help="Asymmetric units of the helix that each particle stands for.")
+    ] = 1,
     temporal_samples: Annotated[
         int | None, typer.Option(help="Samples of every particle's trajectory along the dose [default: the table's].")
     ] = None,
@@ -69,11 +76,13 @@ def add(
 
     Refuses when particles match no tilt series or lie outside their tomogram: the usual reason is a wrong pixel size.
     """
+    from mpr_dist.model.species import Helix
     from mpr_dist.workflow.import_species import SpeciesRequest, add_species
 
+    helix = None if helical_rise is None else Helix(helical_rise, helical_twist, helical_units)
     request = SpeciesRequest(
         name, half1, half2, mask, particles, diameter, symmetry, pixel_size, ignore_unmatched, coordinate_pixel,
-        shift_pixel, temporal_samples, tomogram_names, voxel_origin,
+        shift_pixel, temporal_samples, helix, tomogram_names, voxel_origin,
     )  # fmt: skip
     tell_import(add_species(directory, request), json)
 

@@ -20,6 +20,7 @@ from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import ParticleImages, kernel_tables
 from mpr_dist.imaging.passes import insert_images
 from mpr_dist.maths.kernels.cards import Seen, symmetrise_on
+from mpr_dist.maths.rotations import rotation_z
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
@@ -91,20 +92,66 @@ class FourierSums:
     device: Device = HOST
 
 
-def fourier_sums(accumulator: I64, symmetry: str, exponent: int = EXPONENT, device: Device = HOST) -> FourierSums:
+def fourier_sums(
+    accumulator: I64, symmetry: str, exponent: int = EXPONENT, device: Device = HOST, helix: CellHelix | None = None
+) -> FourierSums:
     """Fixed point to numbers, the plane kx = 0 made Hermitian, symmetry applied. MemoryError: a card cannot hold it."""
     if max(int(accumulator.max()), -int(accumulator.min())) > LARGEST_SUM:
         raise MprError("the sums of a half-map leave the range of the fixed point (2^61)")
     sums = device.xp.multiply(device.put(accumulator), 2.0**-exponent, dtype=np.float64)
     mirrored = sums[::-1, ::-1, 0] * device.put([1.0, -1.0, 1.0])
     sums[:, :, 0] += mirrored
+    if helix is not None:
+        sums = _along_helix(sums, helix, device)
     matrices = np.ascontiguousarray(rotations(symmetry))
     if len(matrices) > 1:
-        sums = symmetrise_on(device, sums, matrices) if device.is_card else _symmetrise(sums, matrices)
+        sums = _turned_sums(sums, matrices, device)
     # not views: those would keep all of the sums in memory
     numerator = device.xp.empty(sums.shape[:3], np.complex128)
     numerator.real, numerator.imag = sums[..., 0], sums[..., 1]
     return FourierSums(numerator, sums[..., 2].copy(), device)
+
+
+@dataclass(frozen=True)
+class CellHelix:
+    """A helix in units of a grid: the rise as a share of the grid's box, so that plane k turns by 2 pi k rise."""
+
+    rise: float
+    twist_deg: float
+    steps: range
+
+    @staticmethod
+    def of(species: Species) -> CellHelix | None:
+        """In the accumulators of a species; None for one that is no helix."""
+        helix = species.helix
+        if helix is None:
+            return None
+        return CellHelix(helix.rise_A / (grid_px(species) * species.pixel_size_A), helix.twist_deg, helix.steps)
+
+
+def _turned_sums(sums: Any, matrices: F64, device: Device) -> Any:
+    return symmetrise_on(device, sums, matrices) if device.is_card else _symmetrise(sums, matrices)
+
+
+def _along_helix(sums: Any, helix: CellHelix, device: Device) -> Any:
+    """Sum over the units of a helix: n'(x) = n(Rz(j twist) x + j rise z), its weight turned alike.
+
+    A turn about z leaves planes in place, so the ramp of each is exact: exp(2 pi i k rise j) in plane k.
+    """
+    planes = np.arange(len(sums)) - len(sums) // 2
+    total = None
+    for step in helix.steps:
+        turned = _turned_sums(sums, np.ascontiguousarray(rotation_z(step * helix.twist_deg)[None]), device)
+        ramp = 2 * np.pi * step * helix.rise * planes
+        cosine, sine = (device.put(f(ramp)[:, None, None]) for f in (np.cos, np.sin))
+        real = cosine * turned[..., 0] - sine * turned[..., 1]
+        turned[..., 1] = sine * turned[..., 0] + cosine * turned[..., 1]
+        turned[..., 0] = real
+        if total is None:
+            total = turned
+        else:
+            total += turned
+    return total
 
 
 @nb.njit(parallel=True, nogil=True, cache=True)

@@ -45,6 +45,12 @@ def half_map_fsc(half1: F32, half2: F32, mask: F32, pixel_size_A: float, symmetr
     return masked_fsc(half1, half2, use_mask(mask, pixel_size_A), pixel_size_A, copies=len(rotations(symmetry)))
 
 
+def species_fsc(half1: F32, half2: F32, mask: F32, species: Species) -> FscCurves:
+    """FSC of the half-maps of a species with all of its symmetry."""
+    soft, copies = use_mask(mask, species.pixel_size_A), len(rotations(species.symmetry)) * species.asymmetric_units
+    return masked_fsc(half1, half2, soft, species.pixel_size_A, copies=copies)
+
+
 def wiener_filter(curves: FscCurves) -> F64:
     """(shells,) gain of one half-map: FSC, the share of its power that is signal; 0 from where it first is lost.
 
@@ -89,7 +95,7 @@ def prepare_reference(
     half1: F32, half2: F32, mask: F32, species: Species, share_below_A: float = 0.0, fraction: float = 1.0
 ) -> tuple[Reference, FscCurves]:
     """Reference of a species from its half-maps; ``fraction`` of the resolution range is used."""
-    curves = half_map_fsc(half1, half2, mask, species.pixel_size_A, species.symmetry)
+    curves = species_fsc(half1, half2, mask, species)
     soft = use_mask(mask, species.pixel_size_A)
     filtered = filter_halves(half1, half2, curves, share_below_A)
     grid = GRID_OVERSAMPLING * species.box_px

@@ -47,7 +47,7 @@ class MSpecies:
     Attributes:
         samples: temporal samples of positions that M refines.
         ewald: 0 flat, 1 curved, -1 curved the other way.
-        helical_units: more than 1 for a helix.
+        helical_units: more than 1 for a helix, with its rise (A) and twist (degrees).
     """
 
     path: Path
@@ -60,6 +60,8 @@ class MSpecies:
     samples: int = 1
     ewald: int = 0
     helical_units: int = 1
+    helical_rise_A: float = 0.0
+    helical_twist_deg: float = 0.0
 
     def beside(self, suffix: str) -> Path:
         """Such as "half1.mrc" or "particles.star"."""
@@ -135,6 +137,8 @@ def read_m_species(path: Path, guid: str | None = None) -> MSpecies:
         samples=max(1, int(_number(file, "TemporalResolutionMovement", 1.0))),
         ewald=ewald,
         helical_units=int(_number(file, "HelicalUnits", 1.0)),
+        helical_rise_A=_number(file, "HelicalRise", 0.0),
+        helical_twist_deg=_number(file, "HelicalTwist", 0.0),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import tomli_w
 
 from mpr_dist.errors import MprError, PopulationError
 from mpr_dist.model.population import Population, SeriesEntry, Source, SpeciesFiles
-from mpr_dist.model.species import Species
+from mpr_dist.model.species import Helix, Species
 from mpr_dist.storage.publish import disk, publish_text
 
 FORMAT_VERSION = 1
@@ -116,6 +116,8 @@ def _write_species(population: Path, files: SpeciesFiles) -> None:
         "symmetry": species.symmetry,
         "particles": {name: int(count) for name, count in files.particles},
     }
+    if species.helix is not None:
+        table["helix"] = asdict(species.helix)
     if files.mask is not None:
         table["mask"] = _store_path(population, files.mask)
     write_table(population / "species" / species.name / "species.toml", table)
@@ -252,9 +254,9 @@ def _read_species(population: Path, name: str) -> SpeciesFiles:
     def build() -> SpeciesFiles:
         table = read_table(path)
         _same_name(path, table["name"], name)
-        species = Species(
-            name, float(table["pixel_size_A"]), int(table["box_px"]), float(table["diameter_A"]), table["symmetry"]
-        )
+        numbers = float(table["pixel_size_A"]), int(table["box_px"]), float(table["diameter_A"])
+        helix = Helix(**table["helix"]) if "helix" in table else None
+        species = Species(name, *numbers, table["symmetry"], helix=helix)
         mask = _load_path(population, table["mask"]) if "mask" in table else None
         particles = tuple(sorted((series, int(count)) for series, count in table["particles"].items()))
         return SpeciesFiles(species, mask, particles)

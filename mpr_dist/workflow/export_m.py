@@ -167,12 +167,17 @@ def _params(files: SpeciesFiles, samples: int, guid: str | None) -> dict[str, st
     params = {"PixelSize": number_text(s.pixel_size_A), "DiameterAngstrom": str(round(s.diameter_A))}
     params |= {"Symmetry": s.symmetry, "TemporalResolutionMovement": str(samples)}
     params["TemporalResolutionRotation"] = str(samples)
+    units, rise, twist = "1", "0", "0"
+    if s.helix is not None:
+        units, rise, twist = str(s.helix.units), number_text(s.helix.rise_A), number_text(s.helix.twist_deg)
+    if s.helix is not None or guid is not None:  # what M says of one that is none is left as it is
+        params |= {"HelicalUnits": units, "HelicalTwist": twist, "HelicalRise": rise}
     if guid is None:
         return params
     # without a weight M takes a mass for the diameter's sphere; 0.81 Da/A^3 is the usual density of protein
     mass_kDa = 0.81e-3 * np.pi / 6 * s.diameter_A**3
     known = {"GUID": guid, "Name": s.name, "MolecularWeightkDa": number_text(round(float(mass_kDa)))}
-    rest = {"HelicalUnits": "1", "HelicalTwist": "0", "HelicalRise": "0", "HelicalHeight": "0", "DoEwald": "False"}
+    rest = {"HelicalHeight": "0", "DoEwald": "False"}
     rest |= {"EwaldReverse": "False", "UseForAlignment": "True", "MaskUseManual": "True"}
     return known | params | rest
 

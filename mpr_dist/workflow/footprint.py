@@ -62,8 +62,9 @@ def prepare_bytes(species: Species) -> int:
 
 
 def finish_bytes(species: Species) -> int:
-    """While maps are made: the accumulator, and of one half-set its sums before and after symmetry."""
-    return 2 * accumulator_bytes(species) + 4 * 16 * species.box_px**3
+    """While maps are made: the accumulator, and of one half-set its sums before and after symmetry; of a helix the sum
+    over its units besides."""
+    return (2 + (species.helix is not None)) * accumulator_bytes(species) + 4 * 16 * species.box_px**3
 
 
 def tilt_bytes(species: Species, image_px: tuple[int, int], pixel_A: float, samples: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mpr_dist.errors import InputError, MprError
 from mpr_dist.model.population import Population
+from mpr_dist.model.species import Helix
 from mpr_dist.storage.m_files import carried_population, carried_source, carried_species
 from mpr_dist.storage.m_project import MPopulation, MSource, MSpecies, read_m_population
 from mpr_dist.storage.m_table import SOURCE_HASH
@@ -166,14 +167,15 @@ def _take_species(path: Path, project: MPopulation) -> tuple[tuple[SpeciesSummar
     for species in project.species:
         name = _plain(species.path.stem)
         try:
+            helix = None
             if species.helical_units > 1:
-                raise InputError("helical symmetry is not there yet")
+                helix = Helix(species.helical_rise_A, species.helical_twist_deg, species.helical_units)
             table = _linked(_sampled(read_particles(species.beside("particles.star")), species.samples), by_hash)
             table = replace(table, reading=table.reading.plus(*_not_applied(species)))
             halves = (species.beside("half1.mrc"), species.beside("half2.mrc"), species.beside("mask.mrc"))
             request = SpeciesRequest(
                 name, *halves, table.path, species.diameter_A, species.symmetry, ignore_unmatched=True,
-                mask_threshold=MASK_AT,
+                mask_threshold=MASK_AT, helix=helix,
             )  # fmt: skip
             with opened(path) as population:
                 # refinement may have moved particles past the edge of their tomogram

@@ -15,7 +15,7 @@ from mpr_dist.model.population import Population, SpeciesFiles
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.reading import Dropped, Reading
 from mpr_dist.model.settings import MOST_SAMPLES
-from mpr_dist.model.species import Species
+from mpr_dist.model.species import Helix, Species
 from mpr_dist.storage.particle_columns import list_of, series_key
 from mpr_dist.storage.relion import ParticleTable
 from mpr_dist.units import F64
@@ -51,6 +51,7 @@ class SpeciesRequest:
     coordinate_pixel_A: float | None = None
     shift_pixel_A: float | None = None
     temporal_samples: int | None = None
+    helix: Helix | None = None
     tomogram_names: Path | None = None
     voxel_origin: float = 0.0
     mask_threshold: float | None = None
@@ -93,8 +94,8 @@ class SpeciesSummary:
         s, counts = self.files.species, [count for _, count in self.files.particles]
         reached = f"{self.resolution_A:.2f} A" if np.isfinite(self.resolution_A) else "nothing in common"
         return (
-            f"species {s.name}: {sum(counts)} particles in {len(counts)} tilt series, symmetry {s.symmetry}, diameter "
-            f"{s.diameter_A:g} A, box {s.box_px} px of {s.pixel_size_A:g} A; half-maps: {reached} (FSC 0.143)"
+            f"species {s.name}: {sum(counts)} particles in {len(counts)} tilt series, symmetry {s.symmetry_text}, "
+            f"diameter {s.diameter_A:g} A, box {s.box_px} px of {s.pixel_size_A:g} A; half-maps: {reached} (FSC 0.143)"
         )
 
 
@@ -141,15 +142,15 @@ def take_species(
     )
     symmetry = request.symmetry.strip().upper()
     box = len(maps.mask)
-    species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry)
+    species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry, helix=request.helix)
     everything = Particles(position, table.angles_deg, table.half, np.arange(len(table), dtype=np.int64))
     notes = [*_about_odd_sizes(population, table, names), *maps.notes]
     if request.temporal_samples is not None:
         everything = everything.resampled(request.temporal_samples)
         notes.append(f"Trajectories: {request.temporal_samples} temporal samples each, as asked for.")
     state = SpeciesState(species, maps.half1, maps.half2, maps.mask, names, everything, table.columns)
-    grown, _ = publish_species(population, state, maps.curves)
-    return SpeciesSummary(grown.species_named(request.name), maps.curves.resolution_A, table.reading.plus(*notes))
+    grown, curves = publish_species(population, state, maps.curves if request.helix is None else None)
+    return SpeciesSummary(grown.species_named(request.name), curves.resolution_A, table.reading.plus(*notes))
 
 
 def _about_odd_sizes(population: Population, table: ParticleTable, names: Sequence[str]) -> Iterator[str]:

@@ -11,8 +11,9 @@ import numpy as np
 from mpr_dist.arrays import HOST, Device, there_or_here
 from mpr_dist.errors import PopulationError
 from mpr_dist.imaging.fsc import FscCurves
-from mpr_dist.imaging.reconstruct import fourier_sums, solve_map
-from mpr_dist.imaging.reference import half_map_fsc
+from mpr_dist.imaging.helical import helical_map
+from mpr_dist.imaging.reconstruct import CellHelix, fourier_sums, solve_map
+from mpr_dist.imaging.reference import species_fsc
 from mpr_dist.maths.fourier import shells, to_fourier, to_real
 from mpr_dist.model.population import SeriesFiles
 from mpr_dist.model.pose import Particles
@@ -40,11 +41,11 @@ def finish_species(job: FinishJob, accumulator: I64, device: Device = HOST) -> S
     species, output = job.species.species, job.output
 
     def half_map(half: I64) -> F32:
-        made = partial(fourier_sums, half, species.symmetry, job.context.exponent)
-        return there_or_here(device, lambda where: solve_map(made(where), species))
+        made = partial(fourier_sums, half, species.symmetry, job.context.exponent, helix=CellHelix.of(species))
+        return helical_map(there_or_here(device, lambda where: solve_map(made(where), species)), species)
 
     halves = [half_map(half) for half in accumulator]
-    curves = half_map_fsc(halves[0], halves[1], read_mask(job.species), species.pixel_size_A, species.symmetry)
+    curves = species_fsc(halves[0], halves[1], read_mask(job.species), species)
     write_volume(output.half1, halves[0], species.pixel_size_A)
     write_volume(output.half2, halves[1], species.pixel_size_A)
     average = weighted_average(halves[0], halves[1], curves)

@@ -29,7 +29,7 @@ def source_lines(population: Population) -> list[str]:
 def species_lines(population: Population) -> list[str]:
     return [
         f"species {f.name}: {sum(n for _, n in f.particles)} particles in {len(f.particles)} tilt series, symmetry "
-        f"{f.species.symmetry}, diameter {f.species.diameter_A:g} A, box {f.species.box_px} px of "
+        f"{f.species.symmetry_text}, diameter {f.species.diameter_A:g} A, box {f.species.box_px} px of "
         f"{f.species.pixel_size_A:g} A"
         for f in population.species
     ] + _removed("species", population.removed_species) or ["no species yet: mpr-dist species add"]

@@ -17,11 +17,12 @@ import numpy as np
 from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.imaging.moved_maps import recentre_map, recentre_mask, turn_map, turn_mask
 from mpr_dist.maths.fourier import crop_or_pad_real
-from mpr_dist.maths.rotations import euler_to_matrix
+from mpr_dist.maths.rotations import euler_to_matrix, rotation_z
 from mpr_dist.maths.symmetry import cosets, fixed_part, turned_group
 from mpr_dist.model.population import Population
 from mpr_dist.model.pose_changes import expanded, recentred, turned
 from mpr_dist.model.settings import MOST_SAMPLES
+from mpr_dist.model.species import Helix, Species
 from mpr_dist.storage.population import without_species
 from mpr_dist.units import F64
 from mpr_dist.workflow.create import check_name, check_new_name, opened
@@ -81,10 +82,10 @@ def rotate_species(request: ChangeRequest, angles_deg: Sequence[float]) -> Chang
     def change(state: SpeciesState) -> tuple[SpeciesState, tuple[str, ...]]:
         old = state.species
         symmetry = turned_group(old.symmetry, rotation)
-        if symmetry is None:
+        if symmetry is None or (old.helix is not None and abs(rotation[2, 2]) < 1 - 1e-9):
             raise InputError(
-                f"species {old.name} has symmetry {old.symmetry}, whose axes would no longer be where that name says; "
-                f"expand it first: mpr-dist species expand-symmetry {request.path} {old.name}"
+                f"species {old.name} has symmetry {old.symmetry_text}, whose axes would no longer be where that name "
+                f"says; expand it first: mpr-dist species expand-symmetry {request.path} {old.name}"
             )
         moved = replace(
             state,
@@ -111,7 +112,7 @@ def shift_species(request: ChangeRequest, centre_A: Sequence[float], diameter_A:
 
     def change(state: SpeciesState) -> tuple[SpeciesState, tuple[str, ...]]:
         old = state.species
-        _check_centre(old.symmetry, centre, request)
+        _check_centre(old, centre, request)
         if np.abs(centre).max() >= old.box_px * old.pixel_size_A / 2:
             raise InputError(f"species {old.name}: the new centre lies outside its box of {old.box_px} px")
         centre_px = centre / old.pixel_size_A
@@ -136,13 +137,14 @@ def expand_symmetry(request: ChangeRequest, symmetry: str = "C1", from_symmetry:
     """
 
     def change(state: SpeciesState) -> tuple[SpeciesState, tuple[str, ...]]:
-        whole = from_symmetry or state.species.symmetry
+        whole, helix = from_symmetry or state.species.symmetry, state.species.helix
         copies = cosets(whole, symmetry)
-        if len(copies) == 1:
+        if len(copies) == 1 and helix is None:
             raise InputError(f"species {state.species.name}: {symmetry} is its symmetry already, nothing to expand")
-        return expanded_state(state, copies, None, symmetry.strip().upper()), (
-            f"Expanded from {whole} to {symmetry}: {len(copies)} copies of every particle, in the half-set of their "
-            f"parent (columns {PARENT}, {COPY}); half-maps and mask are the same.",
+        copies, places = (copies, None) if helix is None else along_helix(helix, copies)
+        return expanded_state(state, copies, places, symmetry.strip().upper()), (
+            f"Expanded from {replace(state.species, symmetry=whole).symmetry_text} to {symmetry}: {len(copies)} copies "
+            f"of every particle, in the half-set of their parent (columns {PARENT}, {COPY}); half-maps and mask stay.",
         )
 
     return change_species(request, symmetry.strip().upper(), change)
@@ -228,15 +230,25 @@ def expanded_state(state: SpeciesState, copies: F64, places_A: F64 | None, symme
     columns[PARENT], columns[COPY] = parent, np.tile(np.arange(len(copies)), n)
     return replace(
         state,
-        species=replace(state.species, symmetry=symmetry),
+        species=replace(state.species, symmetry=symmetry, helix=None),
         names=tuple(state.names[i] for i in parent),
         particles=expanded(state.particles, copies, places_A),
         columns=columns,
     )
 
 
-def _check_centre(symmetry: str, centre: F64, request: ChangeRequest) -> None:
+def along_helix(helix: Helix, copies: F64) -> tuple[F64, F64]:
+    """Copies of the axis' point group (n, 3, 3) at every unit: rotations (units n, 3, 3), places (units n, 3) in A."""
+    turns = np.stack([rotation_z(step * helix.twist_deg) for step in helix.steps])
+    heights = np.array([[0.0, 0.0, step * helix.rise_A] for step in helix.steps])
+    return (turns[:, None] @ copies[None]).reshape(-1, 3, 3), np.repeat(heights, len(copies), axis=0)
+
+
+def _check_centre(species: Species, centre: F64, request: ChangeRequest) -> None:
+    symmetry = species.symmetry
     part = fixed_part(symmetry, centre)
+    if species.helix is not None:
+        part = part * np.array([0.0, 0.0, 1.0])
     if np.abs(part - centre).max() > 1e-6 * max(1.0, float(np.abs(centre).max())):
         where = "z axis" if symmetry.upper().startswith("C") else "centre"
         raise InputError(

@@ -305,7 +305,7 @@ def _check_alike(first: SpeciesState, other: SpeciesState) -> None:
     for what, one, two in (
         ("pixel size", f"{a.pixel_size_A:g} A", f"{b.pixel_size_A:g} A"),
         ("box", f"{a.box_px} px", f"{b.box_px} px"),
-        ("symmetry", a.symmetry, b.symmetry),
+        ("symmetry", a.symmetry_text, b.symmetry_text),
     ):
         if one != two:
             raise InputError(

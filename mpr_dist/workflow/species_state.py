@@ -15,7 +15,7 @@ import numpy as np
 
 from mpr_dist.errors import PopulationError
 from mpr_dist.imaging.fsc import FscCurves
-from mpr_dist.imaging.reference import filter_halves, half_map_fsc
+from mpr_dist.imaging.reference import filter_halves, species_fsc
 from mpr_dist.model.population import Population, SpeciesFiles
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.pose_changes import renumbered, selected
@@ -95,7 +95,7 @@ def publish_species(
     """
     species = state.species
     if curves is None:
-        curves = half_map_fsc(state.half1, state.half2, state.mask, species.pixel_size_A, species.symmetry)
+        curves = species_fsc(state.half1, state.half2, state.mask, species)
     mask = population.path / "species" / species.name / "mask.mrc"
     files = SpeciesFiles(species, mask, tuple(sorted(Counter(state.names).items())))
     _write_maps(population, files, state, curves)

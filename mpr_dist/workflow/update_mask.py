@@ -9,7 +9,7 @@ import numpy as np
 
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.masks import check_mask, threshold_mask
-from mpr_dist.imaging.reference import half_map_fsc
+from mpr_dist.imaging.reference import species_fsc
 from mpr_dist.maths.fourier import crop_or_pad_real
 from mpr_dist.model.population import Population
 from mpr_dist.model.species import Species
@@ -55,8 +55,7 @@ def update_mask(request: MaskRequest) -> list[str]:
         mask = _new_mask(request, species, known.previous.map)
         halves = [read_volume(path)[0] for path in (known.previous.half1, known.previous.half2)]
         before, after = (
-            half_map_fsc(halves[0], halves[1], each, species.pixel_size_A, species.symmetry).resolution_A
-            for each in (read_mask(known), mask)
+            species_fsc(halves[0], halves[1], each, species).resolution_A for each in (read_mask(known), mask)
         )
         target = _free_name(population, request.name)
         write_volume(target, mask, species.pixel_size_A)

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from mpr_dist.errors import MprError
 from mpr_dist.imaging.masks import check_mask
-from mpr_dist.imaging.reference import half_map_fsc
+from mpr_dist.imaging.reference import species_fsc
 from mpr_dist.model.population import Population, SpeciesFiles, SpeciesResult
 from mpr_dist.model.pose import Particles
 from mpr_dist.storage.mrc import PIXEL_TOLERANCE, read_header, read_volume
@@ -84,7 +84,7 @@ def _check_halves(
         )
         if mask is None or first.shape != mask.shape or second.shape != mask.shape:
             return
-        curves = half_map_fsc(first, second, mask, files.species.pixel_size_A, files.species.symmetry)
+        curves = species_fsc(first, second, mask, files.species)
         findings.check(
             bool(np.isfinite(curves.resolution_A)),
             subject,
