@@ -1,4 +1,4 @@
-"""Defocus of every tilt, as CTFFIND, AreTomo and Gctf write it, or from a CSV or STAR table of one's own."""
+"""Defocus of every tilt, as CTFFIND, AreTomo, Gctf and IMOD write it, or from a CSV or STAR table of one's own."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class CtfTable:
 
 
 def read_ctf_table(path: Path) -> CtfTable:
-    """Read a table: .star and .csv by the names of their columns, anything else as CTFFIND's text.
+    """Read a table: .star and .csv by the names of their columns, .defocus as IMOD's, anything else as CTFFIND's text.
 
     Raises:
         InputError: unreadable, no defocus in it, or values that are not finite numbers.
@@ -92,7 +92,52 @@ def read_ctf_table(path: Path) -> CtfTable:
         return _read_star(path)
     if suffix == ".csv":
         return _read_csv(path)
-    return _read_ctffind(path)
+    return _read_imod(path) if suffix == ".defocus" else _read_ctffind(path)
+
+
+# what the first number of a .defocus of version 3 adds up
+_HAS_ASTIGMATISM, _ASTIGMATISM_RAD, _HAS_PHASE, _PHASE_RAD = 1, 2, 4, 8
+A_PER_NM = 10.0
+
+
+def _read_imod(path: Path) -> CtfTable:
+    """Of ctfplotter, versions 2 and 3: first and last view, their angles, defocus in nm, and what the flags say.
+
+    A fit of several views counts for the middle one; between fits views are interpolated: one row per view is left.
+    """
+    rows = []
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = [float(field) for field in line.split()]
+        except ValueError:
+            row = []
+        if line.strip() and (len(row) < 5 or not np.isfinite(row).all()):
+            raise InputError(f"{path}, line {number}: expected numbers as ctfplotter writes them, got '{line[:40]}'")
+        rows += [row] if row else []
+    version = rows[0][5] if rows and len(rows[0]) > 5 else 0
+    flags = int(rows[0][0]) if version == 3 else 0
+    fits = sorted(rows[1:] if version == 3 else rows, key=lambda row: (row[0] + row[1], row[0]))
+    columns = 5 + 2 * bool(flags & _HAS_ASTIGMATISM) + bool(flags & _HAS_PHASE)
+    if version not in (2, 3) or not fits or min(len(row) for row in fits) < columns or fits[0][0] < 1:
+        raise InputError(f"{path}: expected a file of ctfplotter of version 2 or 3 with {columns} numbers per line")
+    found = np.array([row[:columns] for row in fits])
+    view = np.arange(1, int(found[:, 1].max()) + 1)
+    centre = (found[:, 0] + found[:, 1]) / 2
+    nearest = np.abs(centre[None] - view[:, None]).argmin(axis=1)
+
+    def column(at: int, unit: float = 1.0) -> F64:
+        return np.asarray(np.interp(view, centre, found[:, at]) * unit)
+
+    u = column(4, A_PER_NM)
+    v, angle, phase = u, np.zeros(len(view)), np.zeros(len(view))
+    if flags & _HAS_ASTIGMATISM:
+        v, angle = column(5, A_PER_NM), found[nearest, 6]
+        angle = np.rad2deg(angle) if flags & _ASTIGMATISM_RAD else angle
+    if flags & _HAS_PHASE:
+        phase = column(columns - 1)
+        phase = np.rad2deg(phase) if flags & _PHASE_RAD else phase
+    note = f"IMOD's, of {len(found)} fits: defocus in nm, the axis of astigmatism is that of the first defocus"
+    return CtfTable(path, None, view - 1, u, v, angle, phase, None, note)
 
 
 def _read_ctffind(path: Path) -> CtfTable:

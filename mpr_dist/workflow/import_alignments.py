@@ -28,7 +28,7 @@ from mpr_dist.workflow.one_kind import Kind, of_one_kind
 from mpr_dist.workflow.source_reading import SeriesFacts, source_reading
 
 _OF_CTFFIND = ("_CTF.txt", "_ctf.txt", "_ctffind.txt", "_ctffind4.txt", "_st_CTF.txt", ".txt")
-CTF_ENDS = (*_OF_CTFFIND, "_ctf.star", "_ctf.csv", ".star", ".csv")
+CTF_ENDS = (*_OF_CTFFIND, ".defocus", "_st.defocus", "_ctf.star", "_ctf.csv", ".star", ".csv")
 LEAST_DEFOCUS_A = 100.0  # less, on average, means that a table has um
 
 

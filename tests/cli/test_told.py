@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
+from mpr_dist.maths.rotations import euler_to_matrix
+from mpr_dist.storage.population import load_population
+from mpr_dist.storage.poses import read_poses
+
 TOPICS = ("Positions: ", "Shifts: ", "Angles: ", "Units: ", "Names: ", "Dropped: ")
 
 
@@ -33,3 +39,29 @@ def test_species_is_told(project, add_source, add_species, mpr, tmp_path):
     assert record["particles"] == {"TS_01": 8}
     assert record["reading"]["origins"] == "Shifts: rlnOriginX/Y/ZAngst in A, subtracted."
     assert record["reading"]["dropped"] == []
+
+
+def test_species_of_dynamo(project, add_source, mpr, tmp_path):
+    """The particles of the project as a Dynamo table in pixels: the same poses, and the tomogram by its number."""
+    add_source(project.files.root)
+    relion, nominal = project.files.root / "relion", project.particles["TS_01"]
+    pixel_A = project.settings.pixel_A
+    rows = np.zeros((len(nominal), 35))
+    rows[:, 0], rows[:, 19] = np.arange(1, len(nominal) + 1), 1
+    rows[:, 23:26] = np.round(nominal.position_A[:, 0] / pixel_A)
+    rows[:, 3:6] = nominal.position_A[:, 0] / pixel_A - rows[:, 23:26]
+    rot, tilt, psi = nominal.angles_deg[:, 0].T
+    rows[:, 6], rows[:, 7], rows[:, 8] = psi - 90, tilt, rot + 90  # tdrot, tilt, narot
+    np.savetxt(tmp_path / "x.tbl", rows, fmt="%.6f")
+    files = ("--half1", relion / "half1.mrc", "--half2", relion / "half2.mrc", "--mask", relion / "mask.mrc")
+    words = ("species", "add", tmp_path / "pop", "--name", "phantom", *files, "--particles", tmp_path / "x.tbl")
+    more = ("--diameter", 128, "--symmetry", "O", "--json")
+    refused = mpr(*words, *more)
+    assert (refused.code, refused.is_one_line()) == (2, True)
+    assert "--coordinate-pixel" in refused.err
+    added = mpr(*words, *more, "--coordinate-pixel", pixel_A)
+    assert added.code == 0, added.err
+    assert json.loads(added.out)["reading"]["names"] == "Series: 1 tomograms by number, 1 is TS_01."
+    poses = read_poses(load_population(tmp_path / "pop").files(0).series("TS_01").poses)["phantom"]
+    np.testing.assert_allclose(poses.position_A, nominal.position_A, atol=1e-4)
+    np.testing.assert_allclose(euler_to_matrix(poses.angles_deg), euler_to_matrix(nominal.angles_deg), atol=1e-6)

@@ -141,3 +141,23 @@ def test_table_of_gctf(tmp_path: Path) -> None:
     assert table.phase_deg.tolist() == [90.0, 0.0, 45.0]
     assert (table.u_A[1], table.v_A[1], table.angle_deg[1]) == (22000.0, 21000.0, -10.0)
     assert table.dose is None
+
+
+def test_defocus_of_imod(tmp_path: Path) -> None:
+    """Version 2: defocus alone, in nm, fits of several views count for the middle. Version 3: what the flags say."""
+    path = tmp_path / "a.defocus"
+    path.write_text("1 3 -60 -54 3000 2\n5 5 -48 -48 3300\n")
+    old = read_ctf_table(path)
+    assert old.image is not None
+    assert old.image.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(old.u_A, [30000, 30000, 31000, 32000, 33000])
+    assert (old.v_A == old.u_A).all()
+    path.write_text("15 0 0. 0. 0. 3\n1 1 -60 -60 3000 2900 0.5 1.5\n2 2 -57 -57 3100 3000 -0.5 1.6\n")
+    new = read_ctf_table(path)
+    np.testing.assert_allclose(new.v_A, [29000, 30000])
+    np.testing.assert_allclose(new.angle_deg, np.rad2deg([0.5, -0.5]))
+    np.testing.assert_allclose(new.phase_deg, np.rad2deg([1.5, 1.6]))
+    for text in ("1 0 0 0 0 3\n1 1 -60 -60 3000\n", "1 1 -60 -60 3000\n", "x\n", ""):
+        path.write_text(text)
+        with pytest.raises(MprError, match=r"a\.defocus"):
+            read_ctf_table(path)
