@@ -29,9 +29,9 @@ def aligned_stacks(
     ctf: Annotated[
         Path | None,
         typer.Option(
-            help="Defocus of every tilt: text of CTFFIND or AreTomo, IMOD's .defocus, a STAR table (Gctf, RELION), a CSV "
-            "table with defocus_u, defocus_v, angle, phase_shift, dose, series, image (A, degrees, e/A^2); or a folder "
-            "with NAME_CTF.txt, NAME.defocus, NAME.star, NAME.csv."
+            help="Defocus of every tilt: text of CTFFIND or AreTomo, IMOD's .defocus, a STAR table (Gctf, RELION), a "
+            "CSV table with defocus_u, defocus_v, angle, phase_shift, dose, series, image (A, degrees, e/A^2); or a "
+            "folder with NAME_CTF.txt, NAME.defocus, NAME.star, NAME.csv."
         ),
     ] = None,
     mdoc: Annotated[Path | None, typer.Option(help="An .mdoc, or a folder of them: order and dose of tilts.")] = None,
