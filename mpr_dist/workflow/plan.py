@@ -16,6 +16,8 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan, SeriesLoad, SpeciesLoad, make_plan, solver_bytes
 from mpr_dist.refinement.release import largest
 from mpr_dist.storage.accumulators import slab_starts
+from mpr_dist.storage.population import last_iteration_with
+from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.footprint import PLANNED_DEFOCUS_UM, Conditions
 from mpr_dist.workflow.release_plan import last_of, refined_words, releases
@@ -52,8 +54,10 @@ def plan(
 ) -> Plan:
     """What ``run`` would do with these settings and workers; changes nothing. memory_bytes: of one worker."""
     footprints = {files.name: science.footprint(files.species) for files in population.species}
-    every = last_of(settings)
-    series = tuple(_series_load(population, source, entry, footprints, every) for source, entry in population.series)
+    every, samples = last_of(settings), most_samples(population)
+    series = tuple(
+        _series_load(population, source, entry, footprints, every, samples) for source, entry in population.series
+    )
     species = tuple(
         SpeciesLoad(
             files.name,
@@ -87,6 +91,7 @@ def _series_load(
     entry: SeriesEntry,
     footprints: Mapping[str, Footprint],
     settings: RefineSettings,
+    samples: int,
 ) -> SeriesLoad:
     counts = {files.name: files.particles_in(entry.name) for files in population.species}
     of_particle = {name: footprint.bytes_per_image * entry.tilts for name, footprint in footprints.items()}
@@ -98,11 +103,25 @@ def _series_load(
         entry.tilts,
         sum(counts.values()),
         sum(count * of_particle[name] for name, count in counts.items()),
-        _solver(settings, entry.tilts, sum(counts.values())),
+        _solver(settings, entry.tilts, sum(counts.values()), samples),
         max((footprint.tables_per_tilt * entry.tilts for footprint in footprints.values()), default=0),
         sum(block * of_particle[name] for name, block in zip(counts, blocks, strict=True)),
     )
 
 
-def _solver(settings: RefineSettings, tilts: int, particles: int) -> int:
-    return solver_bytes(settings, tilts, particles) if settings.refines_anything else 0
+def _solver(settings: RefineSettings, tilts: int, particles: int, samples: int) -> int:
+    return solver_bytes(settings, tilts, particles, samples) if settings.refines_anything else 0
+
+
+def most_samples(population: Population) -> int:
+    """Most temporal samples that a species has now; of each the poses of one series are read, where it has most."""
+    most = 1
+    for files in population.species:
+        name = max(files.particles, key=lambda each: each[1], default=("", 0))[0]
+        number = last_iteration_with(population, name, population.iteration + 1)
+        try:
+            found = read_poses(population.files(number).series(name).poses).get(files.name)
+        except MprError:
+            continue  # the run will say what is wrong with it
+        most = max(most, found.n_samples if found is not None else 1)
+    return most

@@ -14,11 +14,12 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses, write_poses
-from mpr_dist.storage.star import read_blocks
+from mpr_dist.storage.star import read_blocks, write_table
 from mpr_dist.workflow.fsc_table import read_fsc
 from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.iteration_report import report_data
 from mpr_dist.workflow.physics import Physics
+from mpr_dist.workflow.plan import plan
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
 from mpr_dist.workflow.show import status_lines
@@ -136,12 +137,14 @@ def test_a_species_without_resolution_is_not_compared(two, alone, tmp_path):
     assert np.isfinite(read_fsc(population.files(1).species("small").fsc).resolution_A)
 
 
-def test_species_of_different_samples_share_a_series(two, tmp_path):
-    """One moves along the dose, the other does not: tables hold both."""
+def test_species_of_different_samples_share_a_series(two, together, tmp_path):
+    """One moves along the dose, the other does not: tables hold both, and the plan knows."""
     population = population_of(tmp_path / "pop", two)
     path = population.files(0).series(SERIES).poses
     poses = read_poses(path)
     write_poses(path, poses | {"small": poses["small"].resampled(3)})
+    flat, moving = (plan(each, Physics(), SETTINGS, 1).solver_bytes for each in (together, population))
+    assert moving > 1.5 * flat  # three samples for all, as the arrays have them
     end = refine(population)
     found = read_poses(end.files(1).series(SERIES).poses)
     assert (found["big"].n_samples, found["small"].n_samples) == (1, 3)
@@ -149,3 +152,24 @@ def test_species_of_different_samples_share_a_series(two, tmp_path):
     counts = sigma.groupby("mprSpeciesName")["mprSample"].max()
     assert dict(counts) == {"big": 1, "small": 3}
     assert read_details(end.files(1), SERIES)["species"]["small"]["state"] == "used"
+
+
+def test_a_species_in_some_of_the_series_only(tmp_path):
+    """Each series is steered by those that it holds; each map is made of the series that hold its species."""
+    species = (SpeciesPlan("big", "octahedral"), SpeciesPlan("small", "dihedral", pixel_A=5.0))
+    settings = replace(SimulateSettings.fixture(), image_px=(288, 288), species=species, n_series=2)
+    made = simulate_project(tmp_path / "project", settings)
+    big = made.every_species[0]
+    blocks = read_blocks(big.run_data)
+    particles = blocks["particles"]
+    write_table(big.run_data, blocks | {"particles": particles[particles["rlnMicrographName"] == f"{SERIES}.tomostar"]})
+    population = refine(population_of(tmp_path / "pop", made))
+    both, one = (read_details(population.files(1), name)["species"] for name in (SERIES, "TS_02"))
+    assert sorted(both) == ["big", "small"]
+    assert list(one) == ["small"]
+    assert one["small"]["share"] == pytest.approx(1.0)
+    told = status(population)["iterations"][-1]["information"]
+    assert (told["big"]["series"], told["small"]["series"], told["small"]["highest"]) == (1, 2, 1.0)
+    tables = [read_blocks(population.files(1).species(name).particles) for name in ("big", "small")]
+    assert [len(next(iter(table.values()))) for table in tables] == [8, 16]
+    report_data(population, population.files(1))
