@@ -62,7 +62,8 @@ class MovieSource:
     Attributes:
         settings: that file; folder: of the movies; suffix: of their names, such as ".tif"; is_recursive: they may lie
             in folders below.
-        pixel_A: of the frames.
+        pixel_A: of the frames; eer_group: raw frames of an EER movie that are added up to one (negative: so many frames
+            of a movie in all).
         gain: file of the gain reference, or None; flip_x, flip_y, transpose: what brings it into the order of the
             frames, in this order.
         dose_per_frame: e/A^2 of one frame; if negative, of all frames together; 0: not known.
@@ -73,6 +74,7 @@ class MovieSource:
     suffix: str
     is_recursive: bool
     pixel_A: float
+    eer_group: int = 1
     gain: Path | None = None
     flip_x: bool = False
     flip_y: bool = False

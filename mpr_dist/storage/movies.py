@@ -1,10 +1,10 @@
-"""Movies of tilts on the disk: frames in MRC and TIFF stacks, gain references, and the XML of their motion."""
+"""Movies of tilts on the disk: frames in MRC, TIFF and EER, gain references, and the XML of their motion."""
 
 from __future__ import annotations
 
 import struct
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from mpr_dist.storage.mrc import read_header, read_image, stack_bytes
 from mpr_dist.storage.warp_values import WarpFile, append, read_nodes, serialise, write_nodes
 from mpr_dist.units import F32
 
-_MRC, _TIFF = (".mrc", ".mrcs", ".st"), (".tif", ".tiff")
+_MRC, _TIFF, _EER = (".mrc", ".mrcs", ".st"), (".tif", ".tiff"), (".eer",)
 _GLOBAL, _LOCAL, _PYRAMID = "GridMovement", "GridLocalMovement", "PyramidShift"
 
 
@@ -41,12 +41,14 @@ def read_movie_source(path: Path) -> MovieSource:
     pattern = text("Extension").replace("*", "")
     if pattern == ".tomostar":
         raise file.fail("<Import> Extension", "is *.tomostar; give the settings of the frame series, not of the tilts")
-    if pattern.lower() not in (*_MRC, *_TIFF):
+    if pattern.lower() not in (*_MRC, *_TIFF, *_EER):
         raise file.fail(
             "<Import> Extension",
-            f"movies *{pattern} cannot be read, only MRC ({', '.join(_MRC)}) and TIFF ({', '.join(_TIFF)}); EER can be "
-            "converted with RELION (relion_convert_to_tiff)",
+            f"movies *{pattern} cannot be read, only {', '.join((*_MRC, *_TIFF, *_EER))}; convert them",
         )
+    group_size = int(file.number(text("EERGroupFrames", "1"), "<Import> EERGroupFrames"))
+    if pattern.lower() in _EER and group_size == 0:
+        raise file.fail("<Import> EERGroupFrames", "is 0; it says how many frames are added up to one")
     pixel = file.number(text("PixelSize", "0"), "<Import> PixelSize")
     if pixel <= 0:
         raise file.fail("<Import> PixelSize", f"expected a positive pixel size in A, got {pixel:g}")
@@ -64,6 +66,7 @@ def read_movie_source(path: Path) -> MovieSource:
         suffix=pattern,
         is_recursive=file.truth(text("DoRecursiveSearch", "False"), "<Import> DoRecursiveSearch"),
         pixel_A=pixel,
+        eer_group=group_size,
         gain=gain,
         dose_per_frame=file.number(text("DosePerAngstromFrame", "0"), "<Import> DosePerAngstromFrame"),
         **flags,
@@ -81,15 +84,21 @@ def find_movie(source: MovieSource, name: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Movie:
-    """A movie that can be read: its file, and (frames, height, width)."""
+    """A movie that can be read: its file, and (frames, height, width).
+
+    Attributes:
+        group: pages of the file that are added up to a frame; first: page of the file with the first of them.
+        is_flipped: rows are turned upside down, as Warp does with TIFF.
+    """
 
     path: Path
     shape: tuple[int, int, int]
+    group: int = 1
+    first: int = 0
+    is_flipped: bool = False
 
     def frames(self, gain: F32 | None) -> Iterator[F32]:
         """Frame after frame, (height, width) float32, times the gain (height, width).
-
-        Rows of a TIFF are turned upside down, as Warp does.
 
         Raises:
             SeriesError: damaged, or the gain is of another size.
@@ -99,20 +108,24 @@ class Movie:
                 f"{self.path}: frames of {self.shape[2]} x {self.shape[1]} px, and a gain reference of "
                 f"{gain.shape[1]} x {gain.shape[0]} px; is GainTranspose right?"
             )
-        for frame in self._raw():
+        for f in range(self.shape[0]):
+            frame = self._frame(f)
             yield frame if gain is None else frame * gain
 
-    def _raw(self) -> Iterator[F32]:
+    def _frame(self, f: int) -> F32:
         if self.path.suffix.lower() in _MRC:
-            yield from (read_image(in_stack(self.path, i + 1)) for i in range(self.shape[0]))
-            return
-        yield from (read_tiff(self.path, i) for i in range(self.shape[0]))
+            return read_image(in_stack(self.path, f + 1))
+        frame = read_pages(self.path, range(self.first + f * self.group, self.first + (f + 1) * self.group))
+        return np.ascontiguousarray(frame[::-1]) if self.is_flipped else frame
 
 
-def open_movie(path: Path) -> Movie:
+def open_movie(path: Path, eer_group: int = 1) -> Movie:
     """
+    Args:
+        eer_group: as ``MovieSource`` has it; raw frames left over at the end are not used.
+
     Raises:
-        SeriesError: missing, neither MRC nor TIFF, or no stack of images.
+        SeriesError: missing, neither MRC, TIFF nor EER, or no stack of images.
     """
     if path.suffix.lower() in _MRC:
         try:
@@ -120,30 +133,44 @@ def open_movie(path: Path) -> Movie:
         except InputError as error:
             raise SeriesError(str(error)) from error
         return Movie(path, (nz, ny, nx))
-    return Movie(path, _tiff_shape(path))
+    first, n, height, width = _tiff_shape(path)
+    if path.suffix.lower() not in _EER:
+        return Movie(path, (n, height, width), is_flipped=True)
+    group = eer_group if eer_group > 0 else n // -eer_group
+    if not 0 < group <= n:
+        raise SeriesError(f"{path}: has {n} frames, too few for groups of {eer_group} (EERGroupFrames)")
+    return Movie(path, (n // group, height, width), group, first)
 
 
-def _tiff_shape(path: Path) -> tuple[int, int, int]:
-    def shape(file: Any) -> tuple[int, int, int]:
-        page = file.pages[0]
+def _tiff_shape(path: Path) -> tuple[int, int, int, int]:
+    """First page and number of pages with frames, height and width."""
+
+    def shape(file: Any) -> tuple[int, int, int, int]:
+        # EER may begin with the sum of all frames, as a plain image
+        first = int(path.suffix.lower() in _EER and len(file.pages) > 1 and file.pages[0].compression == 1)
+        page = file.pages[first]
         if len(page.shape) != 2:
             raise SeriesError(f"{path}: expected grey frames, got pages of shape {page.shape}")
-        return len(file.pages), int(page.shape[0]), int(page.shape[1])
+        return first, len(file.pages) - first, int(page.shape[0]), int(page.shape[1])
 
-    found: tuple[int, int, int] = _with_tiff(path, shape)
+    found: tuple[int, int, int, int] = _with_tiff(path, shape)
     return found
 
 
-def read_tiff(path: Path, page: int) -> F32:
-    """One page (height, width) float32, with its rows in the order of an MRC image.
+def read_pages(path: Path, pages: Iterable[int]) -> F32:
+    """The sum of some pages (height, width) float32, with rows as they stand in the file.
 
     Raises:
         SeriesError: missing, damaged, or values that are not finite.
     """
-    values = np.asarray(_with_tiff(path, lambda file: file.pages[page].asarray()), np.float32)
+
+    def added(file: Any) -> Any:
+        return sum(np.asarray(file.pages[i].asarray(), np.float32) for i in pages)
+
+    values = np.asarray(_with_tiff(path, added), np.float32)
     if values.ndim != 2 or not np.isfinite(values).all():
-        raise SeriesError(f"{path}: page {page + 1} is not a grey image of finite values; make the file again")
-    return np.ascontiguousarray(values[::-1])
+        raise SeriesError(f"{path}: a frame is not a grey image of finite values; make the file again")
+    return values
 
 
 def _with_tiff(path: Path, use: Any) -> Any:
@@ -161,7 +188,8 @@ def _with_tiff(path: Path, use: Any) -> Any:
 def read_gain(source: MovieSource) -> F32 | None:
     """The gain reference (height, width) that frames are multiplied by, as Warp prepares it; None without one.
 
-    Divided by its mean, 1 where it is 0, then flipped along x, flipped along y, transposed.
+    Divided by its mean, 1 where it is 0, then flipped along x, flipped along y, transposed. EER is divided by it: then
+    it is turned over.
 
     Raises:
         InputError: cannot be read.
@@ -169,11 +197,12 @@ def read_gain(source: MovieSource) -> F32 | None:
     if source.gain is None:
         return None
     try:
-        is_tiff = source.gain.suffix.lower() in _TIFF
-        gain = read_tiff(source.gain, 0) if is_tiff else read_image(source.gain)
+        is_mrc = source.gain.suffix.lower() in _MRC
+        gain = read_image(source.gain) if is_mrc else read_pages(source.gain, (0,))[::-1]
     except SeriesError as error:
         raise InputError(f"gain reference: {error}") from error
     gain = np.where(gain == 0, 1.0, gain / gain.mean(dtype=np.float64)).astype(np.float32)
+    gain = np.float32(1) / gain if source.suffix.lower() in _EER else gain
     gain = gain[:, ::-1] if source.flip_x else gain
     gain = gain[::-1] if source.flip_y else gain
     return np.ascontiguousarray(gain.T if source.transpose else gain)

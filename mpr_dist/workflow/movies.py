@@ -7,6 +7,7 @@ an XML per movie. Nothing that was there before is touched; later iterations fin
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from mpr_dist.storage.movies import (
     read_movie_source,
     write_motion,
 )
-from mpr_dist.storage.mrc import read_header
+from mpr_dist.storage.mrc import read_header, read_image
 from mpr_dist.storage.publish import disk, publish_bytes
 from mpr_dist.storage.tiff import mask_path
 from mpr_dist.storage.warp_project import write_average
@@ -36,6 +37,9 @@ from mpr_dist.workflow.science import SeriesJob
 from mpr_dist.workflow.series_io import SeriesState
 
 SIZE_TOLERANCE = 0.01
+# one of n frames correlates with their average by 1 / sqrt(n), noise as it is, and less by half for interpolation and
+# hot pixels; with an average that lies otherwise not at all
+AGREEING = 0.5
 
 
 def movies_folder(files: SeriesFiles) -> Path:
@@ -63,7 +67,8 @@ def with_movies(job: SeriesJob, state: SeriesState) -> tuple[SeriesState, dict[s
         path = find_movie(source, images[t].stem)
         if path is None:
             continue
-        images[t], is_better = _remade(job, state, int(t), source, open_movie(path), gain, references)
+        movie = open_movie(path, source.eer_group)
+        images[t], is_better = _remade(job, state, int(t), source, movie, gain, references)
         made, better = made + 1, better + is_better
     if not made:
         raise SeriesError(f"series {job.name}: none of its movies is in {source.folder}")
@@ -85,6 +90,7 @@ def _remade(
     shape, average_A = _size_of(old, job, movie, source)
     xml = old.parent.parent / f"{old.stem}.xml"
     motion = read_motion(xml) if xml.is_file() else Motion()
+    movie = _as_average(movie, source, gain, motion, old)
     found = _found(job, state, tilt, source, movie, gain, motion, references)
     if found is not None and found.motion is not None:
         motion = motion.plus(found.motion)
@@ -98,6 +104,31 @@ def _remade(
     write_motion(folder / f"{old.stem}.xml", xml if xml.is_file() else None, motion)
     write_average(folder / "average" / old.name, average, average_A)
     return folder / "average" / old.name, found is not None and found.motion is not None
+
+
+def _as_average(movie: Movie, source: MovieSource, gain: F32 | None, motion: Motion, old: Path) -> Movie:
+    """The movie with its rows in the order of its average.
+
+    Raises:
+        SeriesError: it does not give the average that is there, in either order.
+    """
+    before = read_image(old)
+    shape, n_frames = (before.shape[0], before.shape[1]), movie.shape[0]
+    candidates = movie, replace(movie, is_flipped=not movie.is_flipped)
+    found = []
+    for candidate in candidates:
+        first = average_frames(islice(candidate.frames(gain), 1), motion, np.zeros(n_frames), source.pixel_A, shape)
+        # differences between neighbours, so that a gradient of the ice does not look like agreement
+        sharp = [np.diff(image, axis=1).ravel() for image in (first, before)]
+        found.append(float(np.corrcoef(sharp[0], sharp[1])[0, 1]))
+    best = int(np.argmax(found))
+    if found[best] < AGREEING / np.sqrt(n_frames):
+        raise SeriesError(
+            f"{movie.path}: its first frame has a correlation of {found[best]:.3f} with {old}, about "
+            f"{1 / np.sqrt(n_frames):.2f} is expected. Do the flips of the gain, EERGroupFrames and the folder in "
+            f"{source.settings} belong to these averages?"
+        )
+    return candidates[best]
 
 
 def _size_of(old: Path, job: SeriesJob, movie: Movie, source: MovieSource) -> tuple[tuple[int, int], float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -64,12 +66,12 @@ def test_gain_is_turned_as_warp_does(tmp_path):
     for flags in np.ndindex(2, 2, 2):
         flip_x, flip_y, transpose = map(bool, flags)
         found = read_gain(
-            MovieSource(tmp_path, tmp_path, ".tif", False, 1.0, tmp_path / "gain.mrc", flip_x, flip_y, transpose)
+            MovieSource(tmp_path, tmp_path, ".tif", False, 1.0, 1, tmp_path / "gain.mrc", flip_x, flip_y, transpose)
         )
         turned = expected[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
         np.testing.assert_allclose(found, turned.T if transpose else turned, rtol=1e-6)
     with pytest.raises(InputError, match="gain reference"):
-        read_gain(MovieSource(tmp_path, tmp_path, ".tif", False, 1.0, tmp_path / "none.mrc"))
+        read_gain(MovieSource(tmp_path, tmp_path, ".tif", False, 1.0, 1, tmp_path / "none.mrc"))
 
 
 def test_settings_of_frame_series(tmp_path):
@@ -81,7 +83,7 @@ def test_settings_of_frame_series(tmp_path):
     np.testing.assert_allclose(source.frame_doses(4), [0.4, 1.2, 2.0, 2.8], rtol=1e-6)  # 3.2 of all together
     text = path.read_text("utf-8-sig")
     for old, new, words in (
-        ("*.tif", "*.eer", "relion_convert_to_tiff"),
+        ("*.tif", "*.dm4", "convert them"),
         ("*.tif", "*.tomostar", "frame series"),
         ('"PixelSize" Value="1.5"', '"PixelSize" Value="0"', "positive pixel size"),
     ):
@@ -117,3 +119,48 @@ def test_motion_comes_back(tmp_path):
     np.testing.assert_allclose(
         twice.at(places, 7), motion.at(places, 7) + Motion((motion.grids[-1],)).at(places, 7), atol=1e-12
     )
+
+
+def eer(frames: np.ndarray, path) -> None:
+    """A movie as Falcon 4 writes it: per page the distances between electrons, 7 bits each, and 4 for the place inside
+    the pixel (compression 65001 of TIFF)."""
+
+    def page(frame: np.ndarray) -> bytes:
+        bits: list[int] = []
+        skip = 0
+        for hit in frame.ravel():
+            skip += 1
+            if hit:
+                assert skip < 128  # a longer way takes codes of its own
+                bits += [(skip - 1) >> i & 1 for i in range(7)] + [0] * 4
+                skip = 0
+        bits += [skip >> i & 1 for i in range(7)]
+        code = np.packbits(np.array(bits, np.uint8), bitorder="little").tobytes()
+        return code + b"\0" * (len(code) % 2)
+
+    height, width = frames.shape[1:]
+    words = b"<metadata></metadata>   "
+    data = bytearray(b"II+\0" + struct.pack("<HHQ", 8, 0, 16 + len(words)) + words)
+    for i, one in enumerate(map(page, frames)):
+        tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 4, 1, 1), (259, 4, 1, 65001), (262, 4, 1, 1)]
+        strip = len(data) + 8 + 20 * 9 + 8
+        tags += [(273, 4, 1, strip), (278, 4, 1, height), (279, 4, 1, len(one)), (65001, 7, len(words), 16)]
+        data += struct.pack("<Q", len(tags)) + b"".join(struct.pack("<HHQQ", *tag) for tag in tags)
+        data += struct.pack("<Q", 0 if i + 1 == len(frames) else strip + len(one)) + one
+    path.write_bytes(data)
+
+
+def test_eer_frames_are_added_up_in_groups(tmp_path):
+    """Groups of so many, or so many groups; what is left over is not used. A gain divides."""
+    raw = np.random.default_rng(4).uniform(size=(7, 32, 48)) < 0.1
+    eer(raw, tmp_path / "a.eer")
+    for group, expected in ((3, [raw[:3].sum(0), raw[3:6].sum(0)]), (-3, [raw[i : i + 2].sum(0) for i in (0, 2, 4)])):
+        movie = open_movie(tmp_path / "a.eer", group)
+        assert movie.shape == (len(expected), 32, 48)
+        np.testing.assert_array_equal(list(movie.frames(None)), expected)
+    with pytest.raises(SeriesError, match="too few"):
+        open_movie(tmp_path / "a.eer", 8)
+    gain = np.random.default_rng(5).uniform(1, 2, (1, 32, 48)).astype(np.float32)
+    write_volume(tmp_path / "gain.mrc", gain, 1.0)
+    found = read_gain(MovieSource(tmp_path, tmp_path, ".eer", False, 1.0, 3, tmp_path / "gain.mrc"))
+    np.testing.assert_allclose(found, gain.mean() / gain[0], rtol=1e-5)

@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 
 from mpr_dist.engine.inline import InlineExecutor
-from mpr_dist.errors import InputError
+from mpr_dist.errors import InputError, MprError
 from mpr_dist.imaging.movies import frame_images
 from mpr_dist.imaging.reference import prepare_reference
 from mpr_dist.imaging.simulate import Exposure, tilt_contrasts
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.movies import FrameData, _Frames, _Problem
-from mpr_dist.storage.movies import open_movie, read_gain, read_motion, read_movie_source
+from mpr_dist.storage.movies import open_movie, read_gain, read_motion, read_movie_source, write_movie
 from mpr_dist.storage.mrc import read_image, read_volume
 from mpr_dist.storage.population import load_population
+from mpr_dist.storage.warp_project import WarpProject
 from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.movies import _as_average
 from mpr_dist.workflow.physics import Physics
 from mpr_dist.workflow.recovery import load_series, map_quality
 from mpr_dist.workflow.run import run
@@ -168,3 +170,22 @@ def test_what_cannot_be_is_refused(movies, tmp_path):
         add_warp_source(path, SourceRequest("again", movies.files.settings, movies=missing))
     source = load_population(path).sources[0]
     assert source.movies == settings
+
+
+def test_movies_that_do_not_belong_to_their_averages_are_refused(movies, tmp_path):
+    """A gain that lies otherwise, or frames of another tilt: the first frame and the average share no noise."""
+    project = tmp_path / "project"
+    shutil.copytree(movies.files.root, project)
+    for t in range(SETTINGS.n_tilts):
+        path = project / "frames" / f"{SERIES}_{t:03d}.tif"
+        path.write_bytes(movies.files.movie(SERIES, (t + 1) % SETTINGS.n_tilts, "tif").read_bytes())
+    path = tmp_path / "pop"
+    import_simulated(path, replace(movies, files=WarpProject(project)), "movies")
+    with pytest.raises(MprError, match="its first frame has a correlation"):
+        refine(path, RefineSettings(1, tilt_movies=True, movie_motion=None))
+    # a file turned upside down is noticed, and turned back
+    flipped = project / "frames" / f"{SERIES}_000.tif"
+    write_movie(flipped, np.stack(list(open_movie(movies.files.movie(SERIES, 0, "tif")).frames(None)))[:, ::-1], 4.0)
+    source, motion = read_movie_source(project / "warp_frameseries.settings"), known_motion(SETTINGS, 0, 0)
+    found = _as_average(open_movie(flipped), replace(source, gain=None), None, motion, movies.files.average(SERIES, 0))
+    assert not found.is_flipped
