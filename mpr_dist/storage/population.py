@@ -151,6 +151,13 @@ def without_source(population: Population, name: str) -> Population:
     return replace(population, sources=kept, species=species, removed_sources=removed)
 
 
+def removed_series(population: Population) -> dict[str, str]:
+    """Tilt series of the sources that were removed -> their source."""
+    return {
+        entry.name: name for name in population.removed_sources for entry in _read_source(population.path, name).series
+    }
+
+
 def with_restored(population: Population, kind: str, name: str) -> Population:
     """The population when a removed "source" or "species" is back; nothing is written."""
     removed = population.removed_sources if kind == "source" else population.removed_species

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from mpr_dist.errors import InputError, PopulationError
-from mpr_dist.model.population import Population
+from mpr_dist.model.population import Population, Source
 from mpr_dist.model.reading import Reading
 from mpr_dist.storage import population as files
 from mpr_dist.storage.lock import locked
@@ -47,6 +48,22 @@ def check_new_name(population: Population, name: str) -> None:
             f"{population.path} had a species {name!r}, which was removed; mpr-dist species restore brings it back, or "
             "choose another name"
         )
+
+
+def check_new_source(population: Population, source: Source) -> None:
+    """Raises PopulationError when a name of a source or of its series is in use, or stands for something else there."""
+    replace(population, sources=(*population.sources, source))
+    if source.name in population.removed_sources:
+        raise PopulationError(f"source {source.name} was removed: mpr-dist source restore, or choose another name")
+    removed, imported = files.removed_series(population), population.files(0)
+    for entry in source.series:
+        known = imported.series(entry.name).xml
+        # one that comes back as it was, such as with another limit of tilts, goes on from where it was
+        if entry.name in removed and not (known.exists() and known.read_bytes() == entry.xml.read_bytes()):
+            raise PopulationError(
+                f"tilt series {entry.name} was part of source {removed[entry.name]}, which was removed, and is another "
+                "one now; restore that source (mpr-dist source restore), or begin a new population"
+            )
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from mpr_dist.storage.mrc import read_header
 from mpr_dist.storage.particle_columns import list_of, series_key
 from mpr_dist.storage.warp_project import write_skeleton
 from mpr_dist.units import F64, I64
-from mpr_dist.workflow.create import check_name, opened
+from mpr_dist.workflow.create import check_name, check_new_source, opened
 from mpr_dist.workflow.exposures import Exposures, doses_of
 from mpr_dist.workflow.import_warp import SourceSummary, chosen_tilts
 from mpr_dist.workflow.one_kind import Kind, of_one_kind
@@ -235,7 +235,7 @@ def _rows(table: CtfTable, alignment: Alignment) -> I64:
 
 
 def _publish(population: Population, source: Source, kept: Sequence[_Candidate]) -> None:
-    replace(population, sources=(*population.sources, source))  # raises before anything is written: names in use
+    check_new_source(population, source)  # raises before anything is written
     imported = population.files(0)
     for c in kept:
         write_skeleton(imported.series(c.entry.name).xml, c.made.series, source.pixel_size_A, is_foreign=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from mpr_dist.storage.relion_paths import find_file, split_name
 from mpr_dist.storage.relion_tilts import read_tilts
 from mpr_dist.storage.relion_tomograms import TILTS_FILE, TomogramTable, read_tomograms, write_tomograms
 from mpr_dist.storage.warp_project import write_skeleton
-from mpr_dist.workflow.create import opened
+from mpr_dist.workflow.create import check_new_source, opened
 from mpr_dist.workflow.import_warp import PIXEL_TOLERANCE, SourceRequest, SourceSummary, chosen_tilts
 from mpr_dist.workflow.one_kind import Kind, of_one_kind
 from mpr_dist.workflow.source_reading import SeriesFacts, source_reading
@@ -144,7 +144,7 @@ def _image_header(images: Sequence[Path]) -> tuple[tuple[int, int], float]:
 
 
 def _publish(population: Population, source: Source, table: TomogramTable, kept: Sequence[_Candidate]) -> None:
-    replace(population, sources=(*population.sources, source))  # raises before anything is written: names in use
+    check_new_source(population, source)  # raises before anything is written
     imported = population.files(0)
     for c in kept:
         write_skeleton(imported.series(c.entry.name).xml, c.made.series, source.pixel_size_A, is_foreign=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mpr_dist.errors import InputError, MprError, PopulationError, SeriesError
+from mpr_dist.errors import InputError, MprError, SeriesError
 from mpr_dist.imaging.dirt import check_field
 from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.reading import Dropped, Reading
@@ -25,7 +25,7 @@ from mpr_dist.storage.warp_roots import is_deselected
 from mpr_dist.storage.warp_settings import WarpSettings, find_series, find_unprocessed, read_settings
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.units import Bool
-from mpr_dist.workflow.create import check_name, opened, told
+from mpr_dist.workflow.create import check_name, check_new_source, opened, told
 from mpr_dist.workflow.source_reading import SeriesFacts, source_reading
 
 PIXEL_TOLERANCE = 5e-3  # relative; headers hold rounded pixel sizes
@@ -312,17 +312,9 @@ def _movies_found(path: Path, kept: Sequence[_Candidate]) -> str:
 
 
 def _publish(population: Population, source: Source) -> None:
-    replace(population, sources=(*population.sources, source))  # raises before anything is written: names in use
+    check_new_source(population, source)  # raises before anything is written
     imported = population.files(0)
-    if source.name in population.removed_sources:
-        raise PopulationError(f"source {source.name} was removed: mpr-dist source restore, or choose another name")
     for entry in source.series:
-        known = imported.series(entry.name).xml
-        if population.removed_sources and known.exists() and known.read_bytes() != entry.xml.read_bytes():
-            raise PopulationError(
-                f"tilt series {entry.name} was part of a source that was removed, and its XML is another now; restore "
-                "that source (mpr-dist source restore), or begin a new population"
-            )
         publish_bytes(imported.series(entry.name).xml, entry.xml.read_bytes())
     storage.add_source(population, source)
 

@@ -5,6 +5,7 @@ Nothing is changed. A population that passes can be refined, and what it says of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from mpr_dist.model.population import IterationFiles, Population, SeriesEntry, S
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage.accumulators import read_manifest
 from mpr_dist.storage.accumulators import verify as verify_accumulator
+from mpr_dist.storage.image_file import file_and_slice
 from mpr_dist.storage.lock import read_holder
 from mpr_dist.storage.mrc import read_header
 from mpr_dist.storage.population import last_iteration_with, load_population
@@ -21,6 +23,7 @@ from mpr_dist.storage.tiff import mask_path, read_mask
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.done import read_done
 from mpr_dist.workflow.findings import WARNING, Findings
+from mpr_dist.workflow.series_io import moved_with
 from mpr_dist.workflow.series_results import published_hash
 from mpr_dist.workflow.verify_species import check_all_species
 
@@ -86,7 +89,7 @@ def _check_series(findings: Findings, population: Population, source: Source, en
         findings.check(
             not imported.xml.exists() or entry.xml.suffix != ".xml" or _same(entry.xml, imported.xml),
             subject,
-            f"{entry.xml} was changed after it was added",
+            f"{entry.xml} is not what was imported: changed since, or refined in a population that was merged",
             "the population goes on with its own copy; add the series to a new population to use the new one",
             WARNING,
         )
@@ -100,14 +103,13 @@ def _check_series(findings: Findings, population: Population, source: Source, en
             "restore the file from a copy",
         )
         _check_units(findings, subject, series)
-        _check_images(findings, subject, source, entry, series)
-    if not last:
-        return
     files = population.files(last).series(entry.name)
     with findings.reading(subject):
-        _read(source, entry, files.xml)
+        images = _read(source, entry, files.xml).image_paths
+        used = [moved_with(path, population.path) for path, use in zip(images, entry.active, strict=False) if use]
+        _check_images(findings, subject, source, used)
     findings.check(
-        published_hash(files) is not None,
+        not last or published_hash(files) is not None,
         subject,
         f"its files in {files.directory} are not those that were published there",
         "restore them from a copy; parameters of finished iterations never change",
@@ -154,18 +156,17 @@ def _plausible(findings: Findings, subject: str, what: str, low: float, high: fl
     )
 
 
-def _check_images(findings: Findings, subject: str, source: Source, entry: SeriesEntry, series: TiltSeries) -> None:
-    paths = [path for path, use in zip(series.image_paths, entry.active, strict=False) if use]
+def _check_images(findings: Findings, subject: str, source: Source, paths: Sequence[Path]) -> None:
     if not findings.check(bool(paths), subject, "its XML does not say where its images are", "add its source again"):
         return
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not file_and_slice(path)[0].is_file()]
     findings.check(
         not missing,
         subject,
         f"{len(missing)} of {len(paths)} images are gone, the first is {missing[0] if missing else ''}",
         "bring them back to where they were: images are never copied",
     )
-    for path in (path for path in paths if path.is_file()):
+    for path in (path for path in paths if path not in missing):
         with findings.reading(subject, "make the image again"):
             nx, ny, _, pixel = read_header(path)
             expected = np.array(source.image_size_px)

@@ -13,13 +13,21 @@ from mpr_dist.cli.app import run as command
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.population import load_population
+from mpr_dist.storage.star import read_blocks, write_table
+from mpr_dist.workflow.create import create_population
+from mpr_dist.workflow.export import export
+from mpr_dist.workflow.export_request import ExportRequest
+from mpr_dist.workflow.import_relion import add_relion_source
 from mpr_dist.workflow.import_simulated import import_simulated
+from mpr_dist.workflow.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.import_warp import SourceRequest
 from mpr_dist.workflow.physics import Physics
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
 from mpr_dist.workflow.series_results import read_summary
 from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
 from mpr_dist.workflow.simulate_settings import Plant
+from mpr_dist.workflow.verify import verify_population
 from mpr_dist.workflow.verify_hand import Hand, SeriesHand, verify_hand
 
 # a field of 1.7 x 1.6 um: tilted by 30 degrees, depths differ by 300 A on either side
@@ -90,3 +98,25 @@ def test_a_verdict_needs_three_standard_deviations():
     assert "refine first" in hand(1.0, 1.0).lines[0]
     two = Hand((*hand(3.0, 1.0).series, *hand(4.0, 1.0).series))
     assert two.sigmas == pytest.approx(7 / np.sqrt(2))
+
+
+def test_the_hand_of_a_relion_project(truth, populations, tmp_path):
+    """The same images as a project of RELION: rlnTomoHand is what it has to be, and the other value is found wrong."""
+    inverted, made = truth
+    export(ExportRequest(populations[0], tmp_path / "relion"), "relion5")
+    (table,) = (tmp_path / "relion").rglob("tomograms.star")
+    blocks = read_blocks(table)
+    rows = blocks["global"]
+    assert rows["rlnTomoHand"].tolist() == [-1.0 if inverted else 1.0]
+    particles = next((tmp_path / "relion").rglob("particles.star"))
+    species = made.species
+    for verdict, hand in (("right", 1), ("wrong", -1)):
+        table.unlink()
+        write_table(table, blocks | {"global": rows.assign(rlnTomoHand=hand * rows["rlnTomoHand"])})
+        path = tmp_path / verdict
+        create_population(path, verdict)
+        add_relion_source(path, SourceRequest("grid", table))
+        maps = made.half_maps[0], made.half_maps[1], made.mask
+        add_species(path, SpeciesRequest("phantom", *maps, particles, species.diameter_A, species.symmetry))
+        assert verify_hand(path).verdict == verdict
+        assert not verify_population(path).of("error")

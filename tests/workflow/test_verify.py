@@ -83,7 +83,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     ),
     "user's XML changed": (
         lambda pop: _edit(next((pop.parent / "p").rglob("TS_01.xml")), "<Dose>", "<Dose>\n"),
-        "warning", "own copy", "was changed after it was added",
+        "warning", "own copy", "is not what was imported",
     ),
     "image gone": (
         lambda pop: next((pop.parent / "p").rglob("average/*.mrc")).unlink(),
