@@ -23,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cpu",
         help="what tests/gpu computes on: a card that is none, compiled by g++ (cpu), or one with cupy (gpu)",
     )
+    parser.addoption(
+        "--own-allocations",
+        action="store_true",
+        help="on a card: no memory pool, for compute-sanitizer to look through",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -69,7 +69,7 @@ def test_the_settings_are_read() -> None:
     assert (choice.kind, choice.workers, choice.jobs, choice.job.gpus) == ("slurm", 16, 16, 1)
     assert (choice.job.queue, choice.job.account, choice.job.memory_bytes) == ("gpu", "my-project", 64 * 10**9)
     commented = (line.removeprefix("# ") for line in file.read_text().splitlines() if re.match(r"# (\[|\w+ = )", line))
-    assert [line.split()[0] for line in commented] == ["[engine.tls]", "ca", "cert", "key"]
+    assert [line.split()[0] for line in commented] == ["device", "[engine.tls]", "ca", "cert", "key"]
 
 
 def test_the_job_script_of_the_settings(tmp_path: Path) -> None:

@@ -309,6 +309,8 @@ def test_one_allocation(nobody_left: None, programs: None, population: Path, imp
         str(population),
         "--settings",
         str(imported.parent / "slurm.toml"),
+        "--device",
+        "cpu",  # the cards are pretended
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     log = (population.parent / "log").read_text()

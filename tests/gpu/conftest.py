@@ -26,7 +26,10 @@ def card(request) -> Device:
         missing = why_no_card()
         if missing is not None:
             pytest.skip(f"--device gpu: {missing}")
-        return open_device("gpu")
+        opened = open_device("gpu")
+        if request.config.getoption("--own-allocations"):
+            opened.xp.cuda.set_allocator(None)
+        return opened
     return a_shim()
 
 
