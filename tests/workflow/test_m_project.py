@@ -18,6 +18,7 @@ from mpr_dist.imaging.geometry import project as project_series
 from mpr_dist.imaging.geometry import tilt_matrices
 from mpr_dist.maths.fourier import crop_or_pad_real
 from mpr_dist.maths.rotations import euler_to_matrix
+from mpr_dist.model.species import Helix
 from mpr_dist.model.warp import CubicGrid, ImageWarp, StageAngles
 from mpr_dist.storage.m_project import read_m_population
 from mpr_dist.storage.m_table import continuous
@@ -261,6 +262,19 @@ def test_a_soft_mask_of_m_is_made_binary(m, tmp_path):
     assert "Mask: was not binary, made so at 0.5." in "\n".join(summary.lines)
     ours = read_volume(tmp_path / "pop" / "species" / "phantom" / "mask.mrc")[0]
     np.testing.assert_array_equal(crop_or_pad_real(ours, len(mask)), mask)
+
+
+def test_a_helix_of_m_there_and_back(m, tmp_path):
+    text = m.species.read_text("utf-8").replace('"Symmetry" Value="O"', '"Symmetry" Value="C2"')
+    more = '<Param Name="HelicalTwist" Value="-30.5" /><Param Name="HelicalRise" Value="4.75" />'
+    text = text.replace('"HelicalUnits" Value="1" />', f'"HelicalUnits" Value="3" />{more}')
+    m.species.write_text(text, "utf-8")
+    import_m(tmp_path / "pop", m.population)
+    (files,) = load_population(tmp_path / "pop").species
+    assert files.species.helix == Helix(4.75, -30.5, 3)
+    export(ExportRequest(tmp_path / "pop", tmp_path / "out"), "m")
+    back = read_m_population(tmp_path / "out" / "my_apoferritin.population")
+    assert params(back.species[0].path) == params(m.species)
 
 
 def test_broken_projects_are_refused(m, tmp_path):
