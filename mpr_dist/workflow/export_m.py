@@ -56,10 +56,11 @@ def export_m(request: ExportRequest) -> ExportSummary:
     disk().mkdir(out)
     written = {source.name: _series_of(population, source, files.number, out) for source in population.sources}
     sources = [_source(population, s, files.number, out, written[s.name], hashes) for s in population.sources]
+    links = {one.name: (one.file_name, hashes.get(one.name, "")) for series in written.values() for one in series}
     lines: list[str] = []
     members = []
     for each in species:
-        member, notes = _species(population, each, files.number, out, hashes)
+        member, notes = _species(population, each, files.number, out, links)
         members.append(member)
         lines += notes
     path = out / f"{population.name}.population"
@@ -69,7 +70,8 @@ def export_m(request: ExportRequest) -> ExportSummary:
 
 
 def _series_of(population: Population, source: Source, number: int, out: Path) -> tuple[ExportedSeries, ...]:
-    return export_series(population, source, number, out / source.name)
+    is_of_m = carried_source(population.path, source.name).exists()
+    return export_series(population, source, number, out / source.name, as_imported=is_of_m)
 
 
 def _hashes(population: Population, species: Sequence[SpeciesAt]) -> dict[str, str]:
@@ -82,7 +84,8 @@ def _hashes(population: Population, species: Sequence[SpeciesAt]) -> dict[str, s
     for source in population.sources:
         carried = carried_source(population.path, source.name)
         if carried.exists():
-            found |= {name: value for name, value in read_m_source(carried).hashes.items() if value}
+            of_file = read_m_source(carried).hashes
+            found |= {e.name: of_file[e.xml.stem] for e in source.series if of_file.get(e.xml.stem)}
     return {entry.name: found[entry.name] for _, entry in population.series if entry.name in found}
 
 
@@ -106,10 +109,10 @@ def _source(
         params["FrameLimit"] = str(max(len(entry.active) for entry in source.series))
         params |= {"GainFlipX": "False", "GainFlipY": "False", "GainTranspose": "False"}
         params |= {"DosePerAngstromFrame": "0", "EERGroupFrames": "1", "GainPath": "", "DefectsPath": ""}
-    xmls = [out / source.name / f"{one.name}.xml" for one in series]
+    xmls = [out / source.name / f"{one.file_name}.xml" for one in series]
     params |= _versions(template, "DataSource", number, [xml.read_bytes() for xml in xmls], 27)
     entries = [
-        MEntry(hashes.get(one.name, f"unknown-{one.name}"), f"{one.name}.tomostar", one.weight, one.bfactor)
+        MEntry(hashes.get(one.name, f"unknown-{one.name}"), f"{one.file_name}.tomostar", one.weight, one.bfactor)
         for one in series
     ]
     write_m_source(path, template, params, entries)
@@ -137,8 +140,9 @@ def _versions(template: Path, root: str, number: int, parts: Sequence[bytes], le
 
 
 def _species(
-    population: Population, species: SpeciesAt, number: int, out: Path, hashes: Mapping[str, str]
+    population: Population, species: SpeciesAt, number: int, out: Path, links: Mapping[str, tuple[str, str]]
 ) -> tuple[_Member, list[str]]:
+    """``links``: name in the file, and hash, by the name of the series."""
     name, template = species.files.name, carried_species(population.path, species.files.name)
     own = param_of(template, "Species", "GUID")
     guid = own or guid_of("species", population.name, name)
@@ -146,8 +150,8 @@ def _species(
     disk().mkdir(out / folder)
     parts = _maps(species, out / folder / name)
     table = out / folder / f"{name}_particles.star"
-    by_row = [hashes.get(series, "") for series in species.names]
-    unreadable = write_m_table(table, species.particles, species.names, by_row, species.columns)
+    names, hashes = zip(*(links[series] for series in species.names), strict=True)
+    unreadable = write_m_table(table, species.particles, names, hashes, species.columns)
     params = _params(species.files, species.particles.n_samples, None if own else guid)
     curves = read_fsc(species.maps.fsc)
     if np.isfinite(curves.resolution_A) and (own is None or number > 0):

@@ -27,6 +27,7 @@ from mpr_dist.workflow.export_state import series_at
 @dataclass(frozen=True)
 class ExportedSeries:
     """Attributes:
+    file_name: of the XML, without extension; name: in the population.
     weight, bfactor: of the whole series, as text.
     data: folder where the paths of its movies start.
     movies: their paths, tilt by tilt; empty when the XML names none.
@@ -35,6 +36,7 @@ class ExportedSeries:
     """
 
     name: str
+    file_name: str
     weight: str
     bfactor: str
     data: Path
@@ -43,8 +45,13 @@ class ExportedSeries:
     idle: int = 0
 
 
-def export_series(population: Population, source: Source, iteration: int, folder: Path) -> tuple[ExportedSeries, ...]:
+def export_series(
+    population: Population, source: Source, iteration: int, folder: Path, *, as_imported: bool = False
+) -> tuple[ExportedSeries, ...]:
     """Write the XML of every series of a source into ``folder``, which is made.
+
+    Args:
+        as_imported: under the names they came with, where those of the population differ.
 
     The files name their data where they lie now: only DataDirectory changes, and what was refined. Images that did not
     come from Warp become averages in a folder beside it.
@@ -54,7 +61,14 @@ def export_series(population: Population, source: Source, iteration: int, folder
         InputError: the folder cannot be written.
     """
     disk().mkdir(folder)
-    return tuple(_export_one(source, e, series_at(population, e.name, iteration), folder) for e in source.series)
+    return tuple(
+        _export_one(source, e, series_at(population, e.name, iteration), folder / f"{_file_name(e, as_imported)}.xml")
+        for e in source.series
+    )
+
+
+def _file_name(entry: SeriesEntry, as_imported: bool) -> str:
+    return entry.xml.stem if as_imported and entry.xml.suffix.lower() == ".xml" else entry.name
 
 
 def _as_averages(file: WarpFile, series: TiltSeries, pixel_A: float, frames: Path) -> None:
@@ -77,22 +91,23 @@ def _as_averages(file: WarpFile, series: TiltSeries, pixel_A: float, frames: Pat
     file.root.set("DataDirectory", str(frames.resolve()))
 
 
-def _export_one(source: Source, entry: SeriesEntry, files: SeriesFiles, folder: Path) -> ExportedSeries:
+def _export_one(source: Source, entry: SeriesEntry, files: SeriesFiles, path: Path) -> ExportedSeries:
     file = WarpFile.parse(files.xml, SeriesError, ("TiltSeries",))
     series = read_tilt_series(
         files.xml,
         volume_size_A=[n * source.pixel_size_A for n in source.volume_size_px],
         processing_folder=entry.xml.parent,
     )
-    _as_averages(file, series, source.pixel_size_A, folder.with_name(f"{folder.name}_frames"))
+    _as_averages(file, series, source.pixel_size_A, path.parent.with_name(f"{path.parent.name}_frames"))
     given = entry.xml.parent / file.root.get("DataDirectory", "").strip().replace("\\", "/")
     data = (given if given.is_dir() else entry.xml.parent).resolve()
     file.root.set("DataDirectory", str(data))
-    write_atomically(folder / f"{entry.name}.xml", serialise(file.root))
+    write_atomically(path, serialise(file.root))
     movies = file.find("MoviePath")
     lines = (movies.text or "").strip().splitlines() if movies is not None else []
     return ExportedSeries(
         entry.name,
+        path.stem,
         number_text(series.weights.series_weight),
         number_text(series.weights.series_bfactor),
         data,

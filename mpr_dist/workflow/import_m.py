@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -116,31 +117,44 @@ def _plain(name: str) -> str:
 def _take_sources(path: Path, project: MPopulation) -> tuple[tuple[SourceSummary, ...], list[tuple[str, str]]]:
     taken: list[SourceSummary] = []
     left_out: list[tuple[str, str]] = []
+    names = _series_names(project)
     for source in project.sources:
         if not source.is_tilt_series:
             left_out.append((f"source {source.name}", f"{source.path} is not one of tilt series"))
             continue
         name = _plain(source.name)
         with opened(path) as population:
-            taken.append(_take_source(population, source, name))
+            taken.append(_take_source(population, source, name, names))
             publish_bytes(carried_source(path, name), source.path.read_bytes())
     if not taken:
         raise InputError(f"{project.path}: names no source of tilt series that can be used")
     return tuple(taken), left_out
 
 
-def _take_source(population: Population, source: MSource, name: str) -> SourceSummary:
+def _series_names(project: MPopulation) -> dict[Path, str]:
+    """Names of series by their XML; where sources have series of the same name, that of the source comes in front."""
+    used = [(source, series) for source in project.sources if source.is_tilt_series for series in source.hashes]
+    counts = Counter(series for _, series in used)
+    return {
+        source.xml(series): series if counts[series] == 1 else f"{_plain(source.name)}_{series}"
+        for source, series in used
+    }
+
+
+def _take_source(population: Population, source: MSource, name: str, names: Mapping[Path, str]) -> SourceSummary:
     if min(source.volume_px) < 1:
         raise InputError(f"{source.path}: DimensionsX/Y/Z, the size of tomograms in unbinned pixels, are missing")
     folder = source.path.parent
     xmls = [source.xml(series) for series in source.hashes]
     found = [xml for xml in xmls if xml.exists()]
-    without = [(xml.stem, f"{xml} does not exist") for xml in xmls if not xml.exists()]
+    without = [(names[xml], f"{xml} does not exist") for xml in xmls if not xml.exists()]
     settings = WarpSettings(
         source.path, folder, folder, source.pixel_size_A, _bin_times(source, found), source.volume_px, "*.tomostar"
     )
-    summary = take_series(population, settings, SourceRequest(name, source.path), found, without)
-    notes = [f"Hashes of raw data: {sum(map(bool, source.hashes.values()))}, kept for M."]
+    summary = take_series(population, settings, SourceRequest(name, source.path), found, without, names)
+    renamed = sum(names[xml] != xml.stem for xml in found)
+    notes = [f"Series that other sources have as well are called {name}_...: {renamed}."] if renamed else []
+    notes += [f"Hashes of raw data: {sum(map(bool, source.hashes.values()))}, kept for M."]
     if source.relative_weight != 1:
         notes.append(f"RelativeWeight {source.relative_weight:g} of the source is kept for M, NOT APPLIED.")
     reading = replace(summary.reading, names="Names: those in the .source.").plus(*notes)
@@ -161,7 +175,14 @@ def _bin_times(source: MSource, xmls: list[Path]) -> float:
 
 
 def _take_species(path: Path, project: MPopulation) -> tuple[tuple[SpeciesSummary, ...], list[tuple[str, str]]]:
-    by_hash = {value: name for source in project.sources for name, value in source.hashes.items() if value}
+    names = _series_names(project)
+    by_hash = {
+        value: names[source.xml(series)]
+        for source in project.sources
+        if source.is_tilt_series
+        for series, value in source.hashes.items()
+        if value
+    }
     taken: list[SpeciesSummary] = []
     left_out: list[tuple[str, str]] = []
     for species in project.species:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,19 +129,22 @@ def take_series(
     request: SourceRequest,
     found: Sequence[Path],
     without: Sequence[tuple[str, str]] = (),
+    names: Mapping[Path, str] | None = None,
 ) -> SourceSummary:
     """The same with settings that were read already, and XML files that were found, in a population that is locked.
 
     Args:
         without: series that cannot be taken, with the reasons.
+        names: of series that are not called as their files.
     """
     candidates: list[_Candidate] = []
     left_out = list(without)
     for xml in found:
+        name = (names or {}).get(xml, xml.stem)
         try:
-            candidates.append(_examine(xml, settings, request))
+            candidates.append(_examine(name, xml, settings, request))
         except MprError as error:
-            left_out.append((xml.stem, str(error)))
+            left_out.append((name, str(error)))
     kept, others = _of_one_kind(candidates)
     left_out = sorted(left_out + others)
     if not kept:
@@ -180,7 +183,7 @@ def _chosen(found: Sequence[Path], request: SourceRequest) -> list[Path]:
     return chosen
 
 
-def _examine(xml: Path, settings: WarpSettings, request: SourceRequest) -> _Candidate:
+def _examine(name: str, xml: Path, settings: WarpSettings, request: SourceRequest) -> _Candidate:
     series = read_tilt_series(xml, volume_size_A=settings.volume_size_A, processing_folder=settings.processing_folder)
     active = chosen_tilts(series, request.max_tilts, request.include_deselected)
     if not active.any():
@@ -188,7 +191,7 @@ def _examine(xml: Path, settings: WarpSettings, request: SourceRequest) -> _Cand
     if not series.image_paths:
         raise SeriesError("its XML has no <MoviePath>, which says where the images are")
     image_px, pixel_A = _image_header(series, active, settings)
-    entry = SeriesEntry(xml.stem, xml.absolute(), tuple(active.tolist()))
+    entry = SeriesEntry(name, xml.absolute(), tuple(active.tolist()))
     masked = _masked_tilts(series, active, image_px)
     facts = SeriesFacts.of(series, active)
     images = tuple(path.stem for path in series.image_paths)

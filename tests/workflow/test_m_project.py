@@ -264,6 +264,28 @@ def test_a_soft_mask_of_m_is_made_binary(m, tmp_path):
     np.testing.assert_array_equal(crop_or_pad_real(ours, len(mask)), mask)
 
 
+def test_sources_with_series_of_the_same_name(m, tmp_path):
+    """M tells them apart by their hashes: ours get the name of their source in front, and leave under their own."""
+    second, other = "3" * 27, "44444444-cccc-4000-8000-000000000004"
+    folder = shutil.copytree(m.source.parent, m.source.parents[1] / "second")
+    text = (folder / "grid.source").read_text("utf-8").replace(SOURCE_GUID, other)
+    text = text.replace("grid 1", "grid 2").replace(HASH, second)
+    (folder / "grid.source").write_text(text, "utf-8")
+    entry = f'<Sources><Source GUID="{other}" Path="second/grid.source" />'
+    m.population.write_text(m.population.read_text("utf-8").replace("<Sources>", entry), "utf-8")
+    lines = m.table.read_text().splitlines()
+    lines[-3] = lines[-3].replace(HASH, second)
+    m.table.write_text("\n".join([*lines, ""]))
+    summary = import_m(tmp_path / "pop", m.population)
+    assert dict(summary.species[0].files.particles) == {"grid_1_TS_01": 7, "grid_2_TS_01": 1}
+    export(ExportRequest(tmp_path / "pop", tmp_path / "out"), "m")
+    back = read_m_population(tmp_path / "out" / "my_apoferritin.population")
+    assert [source.hashes for source in back.sources] == [{NAME: second}, {NAME: HASH}]
+    table = read_blocks(back.species[0].beside("particles.star"))[""]
+    assert table["wrpSourceHash"].tolist() == read_blocks(m.table)[""]["wrpSourceHash"].tolist()
+    assert set(table["wrpSourceName"]) == {f"{NAME}.tomostar"}
+
+
 def test_a_helix_of_m_there_and_back(m, tmp_path):
     text = m.species.read_text("utf-8").replace('"Symmetry" Value="O"', '"Symmetry" Value="C2"')
     more = '<Param Name="HelicalTwist" Value="-30.5" /><Param Name="HelicalRise" Value="4.75" />'
