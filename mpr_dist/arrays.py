@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -207,6 +208,18 @@ def open_device(name: str, workers: int = 1) -> Device:
     except (ImportError, RuntimeError) as error:  # a library that cupy needs, or the driver
         why = (str(error).splitlines() or [""])[0]
         raise InputError(f"--device gpu: cupy cannot use the card ({why}); see mpr-dist doctor") from error
+
+
+@contextmanager
+def card_errors(name: str) -> Iterator[None]:
+    """What a card or a library of it says goes on as an MprError of one line; ``name``: of the device that is used."""
+    try:
+        yield
+    except RuntimeError as error:  # cupy's errors of driver, runtime and libraries are such
+        if name == "cpu":
+            raise
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MprError(f"the card failed: {why}; mpr-dist doctor --device gpu tests it") from error
 
 
 def there_or_here(device: Device, work: Callable[[Device], T]) -> T:

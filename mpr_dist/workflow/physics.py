@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from mpr_dist.arrays import card_errors
 from mpr_dist.errors import MprError, NotSeen, SeriesError
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.image_store import ImageRoom
@@ -87,7 +88,7 @@ class Physics:
             read_ahead(path for path, used in zip(series.image_paths, series.active, strict=False) if used)
 
     def refine_and_backproject(self, job: science.SeriesJob, accumulators: Mapping[str, I64]) -> science.SeriesOutcome:
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), card_errors(self.resources.device):
             if not job.reuse:
                 with self.resources.room() as room:
                     _refine(job, room)
@@ -98,7 +99,7 @@ class Physics:
         return science.SeriesOutcome(numbers | {"backproject_seconds": time.monotonic() - start})
 
     def finish(self, job: science.FinishJob, accumulator: I64) -> science.SpeciesOutcome:
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), card_errors(self.resources.device):
             return finish_species(job, accumulator, self.resources.open_device())
 
 
