@@ -71,6 +71,7 @@ def register(app: typer.Typer) -> None:
         "mpr-dist reconstruct --relion-stacks optimisation_set.star --out maps --symmetry C6",
     )
     app.command(epilog=o.examples(*lines))(reconstruct)
+    app.command(epilog=o.examples("mpr-dist weights POP --by tilt", "mpr-dist weights POP --by position"))(weights)
 
 
 @with_options(refinement, placement, memory, certificates)
@@ -171,6 +172,43 @@ def _stacks(stacks: Path, population: Path | None, out: Path | None, symmetry: s
     if population is not None or out is None:
         raise InputError("--relion-stacks makes maps in the folder --out; give that, and no population")
     o.tell_import(reconstruct_stacks(stacks, out, symmetry), json)
+
+
+@with_options(placement, memory, certificates)
+def weights(
+    context: typer.Context,
+    directory: o.PopulationDir,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="series|tilt|position",
+            help="One scale and B-factor for every series, tilts as they are; one of each for every tilt; or these, "
+            "and a grid of them over the volume.",
+        ),
+    ],
+    anisotropic: Annotated[
+        bool, typer.Option("--anisotropic", help="B-factors of tilts depend on the direction; not by series.")
+    ] = False,
+    location_grid: Annotated[
+        str, typer.Option("--location-grid", metavar="WxH", help="Nodes over the volume, by position.")
+    ] = "3x3",
+    settings: EngineFile = None,
+    restart: Restart = False,
+    max_failed: MaxFailed = 0.5,
+) -> None:
+    """Fit scales and B-factors of the images, and make new half-maps with them; nothing moves.
+
+    A new iteration: every image is compared with the half-map that it is no part of, where all others place it, and
+    what its uncertain place costs is taken out, so that a B-factor says what the image lost and not how well it is
+    aligned. Neighbours in dose hold each other. The values stand in Warp's grids in series/NAME.xml, their standard
+    deviations in NAME.sigma.star; refine and reconstruct go on with them. refine --weights does this in every
+    iteration.
+    """
+    from mpr_dist.workflow.launch import refine_population
+    from mpr_dist.workflow.run_options import weight_settings
+
+    asked = weight_settings(directory, by, anisotropic, location_grid)
+    _end(refine_population(directory, asked, engine_asked(context), restart, max_failed))
 
 
 def _end(outcome: Outcome) -> None:

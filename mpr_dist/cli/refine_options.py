@@ -28,7 +28,7 @@ PRIORS = {
     "prior_magnification": "magnification_percent",
 }
 # options whose text is understood here
-_TEXTS = ("image_warp", "volume_warp", "aberrations", "movie_motion")
+_TEXTS = ("image_warp", "volume_warp", "aberrations", "movie_motion", "location_grid")
 
 
 def _switch(name: str, text: str) -> Any:
@@ -117,6 +117,20 @@ def refinement(
         str | None,
         typer.Option(metavar="WxHxT", help="Nodes of that motion over the image and the frames [default: 1x1x4]."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="series|tilt|position",
+            help="Fit scales and B-factors to the agreement of images with the opposite half-map: of every series; of "
+            "every tilt; of every tilt and over the volume [default: of every tilt, with the geometry].",
+        ),
+    ] = None,
+    anisotropic: Annotated[
+        bool | None, typer.Option("--anisotropic", help="With --weights: B-factors of tilts depend on the direction.")
+    ] = None,
+    location_grid: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Nodes of the weights by position [default: 3x3].")
+    ] = None,
     ewald: Annotated[
         str | None,
         typer.Option(
@@ -197,7 +211,12 @@ def settings_asked(context: typer.Context) -> RefineSettings:
     return refine_settings(options["settings"], given, priors, ewald_in_force(options["directory"]))
 
 
-_RENAMED = {"ctf_min_resolution_A": "ctf_min_resolution", "excluded": "exclude", "priors_from": "priors"}
+_RENAMED = {
+    "ctf_min_resolution_A": "ctf_min_resolution",
+    "excluded": "exclude",
+    "priors_from": "priors",
+    "anisotropic_weights": "anisotropic",
+}
 _SETTINGS = (
     "iterations",
     "protocol",
@@ -212,6 +231,7 @@ _SETTINGS = (
     "cs",
     "magnification",
     "tilt_movies",
+    "weights",
     "ewald",
     "first_iteration_fraction",
     "max_passes",

@@ -15,7 +15,13 @@ from mpr_dist.maths.zernike import even_gamma_rad, odd_phase_rad
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
-from mpr_dist.units import A_PER_MM, A_PER_UM, F64
+from mpr_dist.units import A_PER_MM, A_PER_UM, F64, I64
+
+# weights by location come in so many steps of scale and of B-factor, none finer than these
+LOCATION_STEPS = 4
+LOCATION_SCALE_STEP = 0.01
+LOCATION_BFACTOR_STEP_A2 = 2.0
+LEAST_LOCATION_SCALE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +107,7 @@ def envelope(series: TiltSeries, qx: F64, qy: F64) -> F64:
     """
     q2, theta = qx**2 + qy**2, np.arctan2(qy, qx)
     b = tilt_bfactors_A2(series) + series.weights.series_bfactor
-    return np.asarray(np.exp(0.25 * q2 * (b[:, None] + _anisotropy_A2(series, theta))))
+    return np.asarray(np.exp(0.25 * q2 * (b[:, None] + anisotropy_A2(series, theta))))
 
 
 def least_damped_A2(series: TiltSeries) -> F64:
@@ -117,12 +123,37 @@ def location_terms(series: TiltSeries, position_A: F64) -> tuple[F64, F64]:
     return grid_at(w.location_weight, *at), grid_at(w.location_bfactor, *at)
 
 
+def location_levels(series: TiltSeries, position_A: F64, q2: F64) -> tuple[F64, I64]:
+    """(levels, samples) scale and damping by location at squared frequencies q2 (samples,); (points,) level of each.
+
+    Points with about the same scale and B-factor share a level, and their means, so that the tables of a series with
+    many particles stay small.
+    """
+    w = series.weights
+    if w.location_weight.is_trivial and w.location_bfactor.is_trivial:
+        constant = float(w.location_weight.values[0, 0, 0]), float(w.location_bfactor.values[0, 0, 0])
+        return np.asarray(constant[0] * np.exp(0.25 * constant[1] * q2))[None], np.zeros(len(position_A), np.int64)
+    scale, b = location_terms(series, position_A)
+    scale = np.maximum(scale, LEAST_LOCATION_SCALE)
+    steps = _steps(np.log(scale), LOCATION_SCALE_STEP), _steps(b, LOCATION_BFACTOR_STEP_A2)
+    step = np.ravel_multi_index(steps, (LOCATION_STEPS, LOCATION_STEPS))
+    _, level, count = np.unique(step, return_inverse=True, return_counts=True)
+    means = [np.bincount(level, each) / count for each in (scale, b)]
+    return np.asarray(means[0][:, None] * np.exp(0.25 * means[1][:, None] * q2)), level
+
+
+def _steps(values: F64, least: float) -> I64:
+    """(points,) 0..LOCATION_STEPS - 1: steps of equal width, at least ``least``, over the range of the values."""
+    width = max(float(np.ptp(values)) / LOCATION_STEPS, least)
+    return np.asarray(np.minimum((values - values.min()) / width, LOCATION_STEPS - 1), np.int64)
+
+
 def warp_damping(series: TiltSeries, position_A: F64, qx: F64, qy: F64) -> F64:
     """(points, tilts, samples) scale and damping that Warp and M give to particles at positions (points, 3).
 
     Everything counts: location grids, the clamp of fitted B-factors at -3 dose, deselected tilts at a ten thousandth,
-    weight and B-factor of the series. Refinement and reconstruction leave out the first three: ``tilt_scales`` and
-    ``envelope`` are what they use.
+    weight and B-factor of the series. Refinement and reconstruction leave out the clamp and what is deselected:
+    ``tilt_scales``, ``envelope`` and ``location_levels`` are what they use.
     """
     fitted = not series.weights.bfactor.is_trivial
     clamp = np.minimum(-3.0 * series.dose - tilt_bfactors_A2(series), 0.0) if fitted else np.zeros(series.n_tilts)
@@ -133,7 +164,7 @@ def warp_damping(series: TiltSeries, position_A: F64, qx: F64, qy: F64) -> F64:
     return np.asarray(scale[:, None, None] * tilts * beyond)
 
 
-def _anisotropy_A2(series: TiltSeries, theta: F64) -> F64:
+def anisotropy_A2(series: TiltSeries, theta: F64) -> F64:
     """(tilts, samples) what the B-factors add at polar angles theta (samples,)."""
     delta, angle = (_at_centre(series, g) for g in (series.weights.bfactor_delta, series.weights.bfactor_angle))
     return np.asarray(delta[:, None] * np.cos(2 * (theta - np.deg2rad(angle)[:, None])))

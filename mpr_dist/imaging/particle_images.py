@@ -16,6 +16,7 @@ from mpr_dist.imaging.ctf import (
     envelope,
     ewald_height,
     least_damped_A2,
+    location_levels,
     sideband_overlap,
 )
 from mpr_dist.imaging.dirt import LARGEST_SHARE, fill_masked, masked_share
@@ -203,7 +204,9 @@ class KernelTables:
     is_curved: bool
 
 
-def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, grid_px: int) -> KernelTables:
+def kernel_tables(
+    series: TiltSeries, species: Species, images: ParticleImages, grid_px: int, particles: Particles
+) -> KernelTables:
     """Tables for a reference or an accumulator whose real-space box has grid_px pixels.
 
     The weight carries box_px / (edge of the image box), so that amplitudes do not depend on the box that was cut. It is
@@ -215,21 +218,25 @@ def kernel_tables(series: TiltSeries, species: Species, images: ParticleImages, 
     tables = np.zeros((N_TABLES, len(s.kx)), np.float32)
     q2 = s.qx**2 + s.qy**2
     slice_q = series.optics.magnification @ np.stack([s.qx, s.qy])
-    rows = {QX: s.qx, QY: s.qy, KX: slice_q[0] * to_grid, KY: slice_q[1] * to_grid, A2: terms.a2}
-    rows |= {COS2: terms.cos2, SIN2: terms.sin2, Q2_4: q2 / 4, ODD: terms.odd}
+    entries = {QX: s.qx, QY: s.qy, KX: slice_q[0] * to_grid, KY: slice_q[1] * to_grid, A2: terms.a2}
+    entries |= {COS2: terms.cos2, SIN2: terms.sin2, Q2_4: q2 / 4, ODD: terms.odd}
     if species.ewald:
         height = ewald_height(series, q2)
-        rows |= {EWALD: species.ewald * height * to_grid, OVERLAP: sideband_overlap(height, species.diameter_A)}
-    is_inside = _kept_inside(rows, grid_px / 2)
-    for i, row in rows.items():
+        entries |= {EWALD: species.ewald * height * to_grid, OVERLAP: sideband_overlap(height, species.diameter_A)}
+    is_inside = _kept_inside(entries, grid_px / 2)
+    for i, row in entries.items():
         tables[i] = row
     amplitude = (
         envelope(series, s.qx, s.qy) / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px) * is_inside
     )
-    fixed, astig, weight = (a.astype(np.float32) for a in (terms.fixed, terms.astig_A, amplitude))
-    tilt = np.arange(series.n_tilts)
-    row = np.ascontiguousarray(np.broadcast_to(tilt, images.active.shape))
-    return KernelTables(tables, fixed, astig, weight, row, tilt, bool(species.ewald))
+    damping, level = location_levels(series, particles.position_A.mean(axis=1), q2)
+    fixed, astig = terms.fixed.astype(np.float32), terms.astig_A.astype(np.float32)
+    weight = np.empty((series.n_tilts, len(damping), len(q2)), np.float32)
+    for i, each in enumerate(damping):
+        weight[:, i] = amplitude * each
+    rows = len(damping) * np.arange(series.n_tilts) + level[:, None]
+    tilt_of_row = np.repeat(np.arange(series.n_tilts), len(damping))
+    return KernelTables(tables, fixed, astig, weight.reshape(-1, len(q2)), rows, tilt_of_row, bool(species.ewald))
 
 
 def _kept_inside(rows: dict[int, F64], radius: float) -> Bool:

@@ -60,7 +60,7 @@ def backproject(
     if np.abs(images.xy_A - project(series, particles).xy_A).max() > 1e-6:
         raise MprError("images were cut for other positions than those to reconstruct from")
     n = grid_px(species)
-    tables = kernel_tables(series, species, images, n)
+    tables = kernel_tables(series, species, images, n, particles)
     weight = tables.weight * tilt_scales(series).astype(np.float32)[tables.tilt_of_row, None]
     projection = project(series, particles)
     seen = Seen(

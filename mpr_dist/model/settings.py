@@ -15,6 +15,7 @@ PROTOCOLS = ("manual", "auto", "m")
 # what a protocol may release, by field; all else is refined only where it is asked for
 RELEASED = ("image_warp", "volume_warp", "particles", "temporal_samples", *_SWITCHES[1:], "aberrations")
 PRIORS_FROM = ("", "fixed", "data")
+WEIGHTS = ("", "series", "tilt", "position")
 EWALD_SIGNS = {"off": 0, "on": 1, "reversed": -1}
 
 
@@ -73,6 +74,11 @@ class RefineSettings:
         excluded: switches and grids that no protocol may release.
         priors_from: "fixed", or "data": widths of the priors from all series of the last iteration; empty: "data" with
             the protocol auto, else "fixed". priors_by_hand: fields of ``Priors`` that are not touched then.
+        weights: fit scales and B-factors to the agreement with the opposite half-map: "series" (tilts as they are),
+            "tilt", "position" (tilts before it); "" takes those of tilts from the fit of the geometry.
+        anisotropic_weights: B-factors of tilts depend on the direction; with "tilt" and "position".
+        location_grid: nodes (width, height) over the volume of the weights by position.
+        only_weights: nothing moves; what was moved before is what is uncertain.
     """
 
     iterations: int = 4
@@ -102,6 +108,10 @@ class RefineSettings:
     excluded: tuple[str, ...] = ()
     priors_from: str = ""
     priors_by_hand: tuple[str, ...] = ()
+    weights: str = ""
+    anisotropic_weights: bool = False
+    location_grid: tuple[int, int] = (3, 3)
+    only_weights: bool = False
     priors: Priors = field(default_factory=Priors)
 
     def __post_init__(self) -> None:
@@ -141,6 +151,14 @@ class RefineSettings:
             raise InputError(f"weight_threshold must lie between 0 and 1, got {self.weight_threshold}")
         if not self.share_below_A >= 0:
             raise InputError(f"share_below_A must be 0 or more, got {self.share_below_A}")
+        if self.weights not in WEIGHTS:
+            raise InputError(f"weights are fitted by series, tilt or position, got {self.weights!r}")
+        if self.anisotropic_weights and self.weights not in ("tilt", "position"):
+            raise InputError("B-factors that depend on the direction are those of tilts: fit weights by tilt")
+        if min(self.location_grid) < 1:
+            raise InputError(f"weights by position need at least 1 x 1 nodes, got {self.location_grid}")
+        if self.only_weights and not self.weights:
+            raise InputError("only_weights needs weights: series, tilt or position")
         if self.max_passes < LEAST_PASSES:
             raise InputError(f"max_passes must be {LEAST_PASSES} or more, got {self.max_passes}: fewer allow no step")
 
@@ -156,6 +174,11 @@ class RefineSettings:
     @property
     def refined(self) -> tuple[str, ...]:
         """What was asked for, in words."""
+        weights = (f"weights by {self.weights}",) if self.weights else ()
+        return weights if self.only_weights else (*self._geometry, *weights)
+
+    @property
+    def _geometry(self) -> tuple[str, ...]:
         warps = (("image warp", self.image_warp), ("volume warp", self.volume_warp))
         words = [f"{name} {'x'.join(map(str, nodes))}" for name, nodes in warps if nodes is not None]
         words += [name.replace("_", " ") for name in _SWITCHES if getattr(self, name)]

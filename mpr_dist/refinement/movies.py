@@ -111,7 +111,7 @@ class _Frames:
         seen_once = np.zeros((n_p, series.n_tilts), bool)
         limits = np.full(series.n_tilts, len(samples.kx))
         flat = ParticleImages(samples, images.values, seen_once, projection.xy_A, noise, limits)
-        tables = kernel_tables(series, data.species, flat, data.reference.grid_px)
+        tables = kernel_tables(series, data.species, flat, data.reference.grid_px, data.particles)
         row = tables.weight_row[:, tilt]
         damage = np.exp(-DAMAGE_A2 * data.frames.doses[:, None] * tables.tables[Q2_4])
         envelope = damage / np.sqrt(images.noise)[:, samples.ring]

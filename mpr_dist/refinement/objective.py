@@ -80,7 +80,7 @@ def products(
     if data.frozen is not None:
         series = replace(series, optics=data.frozen)
     projection = project(series, particles)
-    tables: KernelTables = kernel_tables(series, data.species, data.images, data.reference.grid_px)
+    tables: KernelTables = kernel_tables(series, data.species, data.images, data.reference.grid_px, particles)
     half = particles.half.astype(np.int64) - 1
     samples = data.images.samples
     limit = samples.ring_end[samples.ring_of(data.reference.q_max)]
@@ -307,7 +307,7 @@ def _assemble(
         points = slice(start, start + product.xm.shape[0])
         by_tilt = tuple(xp.zeros((len(columns), len(columns))) for columns in layout.tilt_columns)
         for t in range(layout.n_tilts):
-            gradient, information = _local(product, scale[t], t)
+            gradient, information = local_equations(product, scale[t], t)
             _add_tilt(out, t, points, gradient, information, jac, by_tilt[t], by_pose[t])
         by_species.append(by_tilt)
         start += product.xm.shape[0]
@@ -316,7 +316,7 @@ def _assemble(
     return NormalEquations(s, b, p, g, h, device), of_species, take(by_pose)
 
 
-def _local(product: Products, s: float, t: int) -> tuple[F64, F64]:
+def local_equations(product: Products, s: float, t: int) -> tuple[F64, F64]:
     """Gradient (particles, local) and information (particles, local, local) of one tilt in its local parameters."""
     count, k = product.xm.shape[0], product.xd.shape[-1]
     gradient = np.empty((count, k + 1))

@@ -49,3 +49,16 @@ def _pose_precision(layout: Layout, samples: int, priors: Priors) -> F64:
     own = POSE_SIZE * samples
     out[:own, :own] = np.linalg.inv(pose_covariance(samples, priors))
     return out
+
+
+# what is held moves by next to nothing: log of the scale, B-factor (A^2)
+_HELD = {"log_scale": 1e-4, "bfactor": 1e-2}
+
+
+def holding_amplitudes(prior: Precision, layout: Layout) -> Precision:
+    """The same priors, but scales and B-factors stay where the prior is centred."""
+    held = prior.series.copy()
+    for name, sigma in _HELD.items():
+        part = layout.slices[name]
+        held[part, part] = np.eye(part.stop - part.start) / sigma**2
+    return Precision(held, prior.poses)

@@ -20,12 +20,13 @@ from mpr_dist.refinement.gauge import Direction, directions
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation, SpeciesData, evaluate, occam_at, products
 from mpr_dist.refinement.occam import Occam
-from mpr_dist.refinement.priors import Precision, precision
+from mpr_dist.refinement.priors import Precision, holding_amplitudes, precision
 from mpr_dist.refinement.release import Decision, release
 from mpr_dist.refinement.search import recentred, search_defocus
 from mpr_dist.refinement.spread import Spread, spreads
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas, sigmas
+from mpr_dist.refinement.weighing import WEIGHING_PASSES, Weights, uncertain_of, weigh, with_weights
 from mpr_dist.units import F64
 
 MAX_ACCEPTED = 12
@@ -61,6 +62,7 @@ class SeriesResult:
     spread: field of ``Priors`` -> what the series says about its width.
     decisions: of the protocol that decides by itself, which classes the images carry and why.
     held_back: what was refined agreed less with the other half-map than before, and was not taken (protocol auto).
+    weights: fitted to the opposite half-map, if that was asked for.
     """
 
     state: State
@@ -76,6 +78,7 @@ class SeriesResult:
     spread: Mapping[str, Spread] = field(default_factory=dict)
     decisions: tuple[Decision, ...] = ()
     held_back: bool = False
+    weights: Weights | None = None
 
 
 def refine_series(
@@ -94,6 +97,8 @@ def refine_series(
     do. is_first: of the iterations of a run; only then the defocus is searched, if that was asked for.
     """
     series, imported = _with_stage(series, imported, settings)
+    if settings.only_weights:
+        settings = uncertain_of(series, imported, particles, imported_particles, settings)
     if settings.temporal_samples:
         particles = tuple(each.resampled(settings.temporal_samples) for each in particles)
     layout = Layout.of(settings, series, max(each.n_samples for each in particles))
@@ -155,13 +160,14 @@ def _refine_agreeing(
     layout, state, origin = _shaped(state, origin, settings, names)
     state, (own, cross) = _with_amplitudes(state, scores)
     decisions: tuple[Decision, ...] = ()
-    if settings.protocol == "auto":
+    if settings.protocol == "auto" and not settings.only_weights:
         settings, decisions = release(state, recentred(origin, state, settings.priors), data, settings)
         layout, state, origin = _shaped(state, origin, settings, names)
         origin = recentred(origin, state, settings.priors) if layout.has("defocus") else origin
     particles = state.particles
-    problem = Problem(origin, layout, precision(layout, origin.series, particles, settings.priors), data)
-    end, first, last, passes = _settle(state, problem, settings)
+    prior = precision(layout, origin.series, particles, settings.priors)
+    settled = _settle(state, Problem(origin, layout, prior, data, settings, imported))
+    end, last, problem = settled.state, settled.evaluation, settled.problem
     own_end, cross_end = (
         species_scores(_with_geometry_of(end, state), data, weights, cross_half=half) for half in (False, True)
     )
@@ -171,12 +177,14 @@ def _refine_agreeing(
     )
     other = problem.evaluate(end, last.occam, cross_half=True)
     known = sigmas(last, other, layout, problem.prior, state.series, particles)
+    if settled.weights is not None:
+        known = with_weights(known, settled.weights, imported)
     pairs = [_pairs(before, after) for before, after in ((own, own_end), (cross, cross_end))]
     return SeriesResult(
         _damped(taken, imported),
         known,
-        passes + OTHER_PASSES + bool(decisions),
-        (first, last.likelihood),
+        settled.passes + OTHER_PASSES + bool(decisions),
+        (settled.first, last.likelihood),
         (together(own).significance, together(own_end).significance),
         (together(cross).significance, together(cross_end).significance),
         found=True,
@@ -185,6 +193,7 @@ def _refine_agreeing(
         spread=spreads(end, origin, known, settings.priors),
         decisions=decisions,
         held_back=bool(held_back),
+        weights=settled.weights,
     )
 
 
@@ -252,29 +261,69 @@ class Problem:
     layout: Layout
     prior: Precision
     data: tuple[SpeciesData, ...]
+    settings: RefineSettings
+    imported: TiltSeries
+
+    def holding(self, state: State) -> Problem:
+        """The same with scales and B-factors held where a state has them."""
+        return replace(
+            self, origin=_with_geometry_of(self.origin, state), prior=holding_amplitudes(self.prior, self.layout)
+        )
 
     def evaluate(self, state: State, occam: Occam | None, *, cross_half: bool = False) -> Evaluation:
         return evaluate(state, self.origin, self.layout, self.prior, self.data, occam, cross_half=cross_half)
 
 
-def _settle(state: State, problem: Problem, settings: RefineSettings) -> tuple[State, float, Evaluation, int]:
-    """Climb in rounds; each takes the cost of amplitude from where the one before ended.
-
-    Returns the state, the first likelihood, the last evaluation, and the passes: evaluations are large.
+@dataclass(frozen=True, eq=False)
+class _Settled:
+    """Attributes:
+    evaluation: of the state; problem: as it was solved last; first: likelihood at the start.
     """
+
+    state: State
+    evaluation: Evaluation
+    problem: Problem
+    first: float
+    passes: int
+    weights: Weights | None = None
+
+
+def _settle(state: State, problem: Problem) -> _Settled:
+    """Climb in rounds; each takes the cost of amplitude from where the one before ended."""
+    if problem.settings.weights:
+        return _settle_weighed(state, problem.holding(state))
     last, passes = problem.evaluate(state, None), 1
     first = last.likelihood
     for left in range(ROUNDS, 0, -1):
         occam = occam_at(state, last, problem.layout)
-        budget = (settings.max_passes - OTHER_PASSES - passes) // left
+        budget = (problem.settings.max_passes - OTHER_PASSES - passes) // left
         state, begin, last, used = _climb(state, problem, occam, budget)
         passes += used
         if last.objective - begin < ENOUGH * abs(last.objective):
             break
-    return state, first, last, passes
+    return _Settled(state, last, problem, first, passes)
 
 
-def _climb(state: State, problem: Problem, occam: Occam, max_passes: int) -> tuple[State, float, Evaluation, int]:
+def _settle_weighed(state: State, problem: Problem) -> _Settled:
+    """Geometry and weights in turn: the one is held while the other is sought, in other halves of the data."""
+    settings = problem.settings
+    last, passes, weights = problem.evaluate(state, None), 1, None
+    first = last.likelihood
+    for left in range(1 if settings.only_weights else ROUNDS, 0, -1):
+        if not settings.only_weights:
+            budget = (settings.max_passes - OTHER_PASSES - passes) // left - WEIGHING_PASSES - 1
+            state, _, last, used = _climb(state, problem, None, budget)
+            passes += used
+        state, weights = weigh(state, last, problem.layout, problem.data, problem.imported, settings)
+        problem = problem.holding(state)
+        last = problem.evaluate(state, None)
+        passes += WEIGHING_PASSES + 1
+    return _Settled(state, last, problem, first, passes, weights)
+
+
+def _climb(
+    state: State, problem: Problem, occam: Occam | None, max_passes: int
+) -> tuple[State, float, Evaluation, int]:
     """Levenberg-Marquardt at fixed cost of amplitude: state, first objective, last evaluation, passes."""
     layout = problem.layout
     current = problem.evaluate(state, occam)

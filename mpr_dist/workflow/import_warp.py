@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,6 @@ class _Candidate:
     facts: SeriesFacts
     images: tuple[str, ...]
     masked: int = 0
-    not_applied: tuple[str, ...] = ()
 
 
 def add_warp_source(path: Path, request: SourceRequest) -> SourceSummary:
@@ -195,7 +194,7 @@ def _examine(name: str, xml: Path, settings: WarpSettings, request: SourceReques
     masked = _masked_tilts(series, active, image_px)
     facts = SeriesFacts.of(series, active)
     images = tuple(path.stem for path in series.image_paths)
-    return _Candidate(entry, series.n_tilts, image_px, pixel_A, facts, images, masked, tuple(_not_applied(series)))
+    return _Candidate(entry, series.n_tilts, image_px, pixel_A, facts, images, masked)
 
 
 def _masked_tilts(series: TiltSeries, active: Bool, image_px: tuple[int, int]) -> int:
@@ -209,13 +208,6 @@ def _masked_tilts(series: TiltSeries, active: Bool, image_px: tuple[int, int]) -
         except SeriesError as error:
             raise SeriesError(f"{path}: {error}") from error
     return len(masks)
-
-
-def _not_applied(series: TiltSeries) -> Iterator[str]:
-    """What the file holds about the images and this program keeps, but does not compute with."""
-    weights = series.weights
-    if weights.location_bfactor.values.any() or (weights.location_weight.values != 1).any():
-        yield "Weights by location"
 
 
 def chosen_tilts(series: TiltSeries, max_tilts: int | None, include_deselected: bool) -> Bool:
@@ -285,8 +277,6 @@ def _source(
     masked = [c.masked for c in kept if c.masked]
     if masked:
         notes += (f"Masks: {sum(masked)} tilts of {len(masked)} series have dirt masked, which is filled in.",)
-    ignored = Counter(what for c in kept for what in c.not_applied)
-    notes += tuple(f"{what}: in {n} of {len(kept)} XML files; kept there, NOT APPLIED." for what, n in ignored.items())
     series = tuple(c.entry for c in kept)
     if request.movies is not None:
         notes += (_movies_found(request.movies, kept),)

@@ -30,6 +30,7 @@ from mpr_dist.workflow.acceptance import Acceptance
 from mpr_dist.workflow.carrying import map_carrying
 from mpr_dist.workflow.containment import Containment
 from mpr_dist.workflow.done import publish_done
+from mpr_dist.workflow.footing import common_footing
 from mpr_dist.workflow.in_force import in_force
 from mpr_dist.workflow.iteration_report import write_report
 from mpr_dist.workflow.jobs import prepare_jobs, series_cost, series_jobs, species_hash, species_inputs
@@ -80,8 +81,12 @@ class IterationDriver:
         self._telling = threading.Lock()  # the watch tells from a thread of its own
         self.ledger = Ledger(self.files.ledger)
         inputs = species_inputs(population, number)
-        self.settings_hash = sha256((asked + species_hash(inputs)).encode()).hexdigest()
-        self.context = Context(number, is_first, settings.refine, settings.exponent, self.settings_hash, inputs)
+        footing = 1.0 if settings.refine.refines_anything else common_footing(population, number)
+        beside = "" if footing == 1.0 else repr(footing)
+        self.settings_hash = sha256((asked + species_hash(inputs) + beside).encode()).hexdigest()
+        self.context = Context(
+            number, is_first, settings.refine, settings.exponent, self.settings_hash, inputs, footing=footing
+        )
         self.shapes: dict[str, Shape] = {i.name: tools.science.footprint(i.species).accumulator_shape for i in inputs}
         self.containment = Containment(len(population.series), tools.max_failed, self.ledger)
         self.alone: set[str] = set()

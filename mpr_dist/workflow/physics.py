@@ -32,6 +32,7 @@ from mpr_dist.units import I64
 from mpr_dist.workflow import footprint as fp
 from mpr_dist.workflow import science
 from mpr_dist.workflow.class_numbers import Asked
+from mpr_dist.workflow.footing import on_footing
 from mpr_dist.workflow.maps import finish_species
 from mpr_dist.workflow.movies import with_movies
 from mpr_dist.workflow.reference_files import load_references, make_reference
@@ -117,7 +118,8 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
     references = load_references(job.context) if settings.refines_anything else {}
     names = tuple(name for name in previous.particles if name in references and references[name].q_max > 0)
     result: SeriesResult | None = None
-    after, seconds, asked = previous, {}, Asked(names, settings.priors)
+    after = on_footing(previous, imported, job.context.footing)
+    seconds, asked = {}, Asked(names, settings.priors)
     if names:
         q_max = max(references[name].q_max for name in names)
         _reserve(room, job, previous, q_max, _solver(settings, previous))
@@ -134,11 +136,12 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
             is_first=job.context.is_first,
         )
         asked = Asked(tuple(names[i] for i in result.taken), settings.priors, names, unseen)
-        after = _found(previous, result, asked.species) if result.found else _not_found(previous, data, names)
+        after = _found(previous, result, asked.species, settings) if result.found else _not_found(previous, data, names)
         seconds["refine"] = time.monotonic() - start - seconds["load"]
     write_state(job, after)
     sigmas, end = (result.sigmas, result.state) if result is not None else (None, None)
-    write_sigmas(job.output.sigma, after, sigmas, asked.species, end)
+    tables = result.weights.tables if result is not None and result.weights else None
+    write_sigmas(job.output.sigma, after, sigmas, asked.species, end, tables)
     publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds) | numbers)
 
 
@@ -209,8 +212,14 @@ def _curved(species: Species, settings: RefineSettings) -> Species:
     return replace(species, ewald=settings.ewald_sign)
 
 
-def _found(previous: SeriesState, result: SeriesResult, names: tuple[str, ...]) -> SeriesState:
-    series = with_scales(result.state.series, np.exp(result.state.log_scale))
+def _found(
+    previous: SeriesState, result: SeriesResult, names: tuple[str, ...], settings: RefineSettings
+) -> SeriesState:
+    scales = np.exp(result.state.log_scale)
+    if settings.only_weights:  # all else stays in the grids and digits that it came in
+        series = replace(previous.series, weights=result.state.series.weights)
+        return SeriesState(with_scales(series, scales), previous.particles)
+    series = with_scales(result.state.series, scales)
     refined = dict(zip(names, result.state.particles, strict=True))
     return SeriesState(series, previous.particles | refined)
 

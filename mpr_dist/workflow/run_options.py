@@ -11,14 +11,16 @@ from typing import Any
 
 from mpr_dist.errors import InputError
 from mpr_dist.model.settings import RELEASED, Priors, RefineSettings
+from mpr_dist.workflow.run_settings import ewald_in_force, priors_in_force
 
 _NUMBERS = (int, float)
 _NAMES = ("excluded", "priors_by_hand")
-_AXES = {"image_warp": 2, "volume_warp": 4, "movie_motion": 3}
+_AXES = {"image_warp": 2, "volume_warp": 4, "movie_motion": 3, "location_grid": 2}
 _SHAPES = {
     "image_warp": "WIDTHxHEIGHT, such as 6x4",
     "volume_warp": "WIDTHxHEIGHTxDEPTHxDOSE, such as 2x2x1x10",
     "movie_motion": "WIDTHxHEIGHTxTIME, such as 1x1x4",
+    "location_grid": "WIDTHxHEIGHT, such as 3x3",
 }
 
 
@@ -80,6 +82,17 @@ def _excluded(where: str, table: Mapping[str, Any], given: Mapping[str, Any]) ->
         raise InputError(f"{where}: no class is called {unknown}; there are {', '.join(RELEASED)}")
     switched = given if "excluded" in table else {**table, **given}
     return sorted(names | {name for name in RELEASED if switched.get(name) is False})
+
+
+def weight_settings(directory: Path, by: str, anisotropic: bool, location_grid: str) -> RefineSettings:
+    """Settings of an iteration that fits weights and moves nothing, with sphere and priors as they are in force.
+
+    Raises:
+        InputError: a value is not understood.
+    """
+    given = {"weights": by, "anisotropic_weights": anisotropic, "location_grid": location_grid, "only_weights": True}
+    given |= {"iterations": 1}
+    return refine_settings(None, given, priors_in_force(directory), ewald_in_force(directory))
 
 
 def parse_grid(text: str, name: str, axes: int) -> tuple[int, ...]:

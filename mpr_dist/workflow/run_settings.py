@@ -114,6 +114,18 @@ def ewald_in_force(directory: Path) -> str:
     return str(refine.get("ewald", "off")) if isinstance(refine, dict) else "off"
 
 
+def priors_in_force(directory: Path) -> dict[str, float]:
+    """Field of ``Priors`` -> width, as the last iteration that refined something had them; empty where none did."""
+    population = load_population(directory)
+    for number in range(population.iteration, 0, -1):
+        path = population.files(number).settings
+        refine = read_table(path).get("refine", {}) if path.exists() else {}
+        if isinstance(refine, dict) and any(refine.get(name) for name in ("image_warp", "particles", "stage_angles")):
+            found = refine.get("priors", {})
+            return {name: float(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    return {}
+
+
 def _without_none(table: dict[str, Any]) -> dict[str, Any]:
     cleaned: dict[str, Any] = {}
     for key, value in table.items():

@@ -78,6 +78,7 @@ class Context:
         is_first: the first iteration of this run (``first_iteration_fraction``, search for the defocus).
         exponent: k of the fixed point; contributions are rint(value x 2^k).
         settings_hash: of everything that determines the result besides the series' own files.
+        footing: factor of scales that are as imported, where refined ones stand beside them.
     """
 
     iteration: int
@@ -87,6 +88,7 @@ class Context:
     settings_hash: str
     species: tuple[SpeciesInput, ...]
     references: tuple[Reference, ...] = ()
+    footing: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -143,12 +143,18 @@ def write_state(job: SeriesJob, state: SeriesState) -> None:
 
 
 def write_sigmas(
-    path: Path, state: SeriesState, sigmas: Sigmas | None, species: tuple[str, ...], end: State | None = None
+    path: Path,
+    state: SeriesState,
+    sigmas: Sigmas | None,
+    species: tuple[str, ...],
+    end: State | None = None,
+    others: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> None:
     """Values and standard deviations of what was refined, a table per class, in its own unit; -1 where unknown.
 
     The values are those the series ends with. ``species`` are those that were refined, in the order of ``sigmas.pose``;
     end: the state that holds their amplitudes, where there are several. Without sigmas only the tilts are listed.
+    others: tables of what is no parameter class, by name.
     """
     import pandas as pd
 
@@ -158,12 +164,14 @@ def write_sigmas(
     if sigmas is not None:
         log_scale = np.log(np.maximum(tilt_scales(state.series), 1e-12))
         end = replace(end or State(state.series, (), log_scale), series=state.series, log_scale=log_scale)
+        end = sigmas.layout.shaped(end)
         for each in sigmas.layout.classes:
             unit = {"mprUnit": [each.unit or "1"] * each.size(n)}
             numbers = {"mprValue": np.asarray(each.values(end), np.float64), "mprSigma": sigmas.series[each.name]}
             blocks[each.name] = pd.DataFrame(dict(each.labels(n)) | _finite(numbers) | unit)
         if sigmas.pose:
             blocks["poses"] = _pose_sigmas(state, sigmas.pose, species)
+    blocks |= {name: pd.DataFrame(dict(table)) for name, table in (others or {}).items()}
     write_table(path, blocks)
 
 

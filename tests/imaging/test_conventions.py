@@ -16,6 +16,7 @@ from mpr_dist.imaging.samples import box_samples
 from mpr_dist.maths.kernels.compare import KX, KY, N_LOCAL, N_TABLES, ODD, QX, QY, compare, n_out
 from mpr_dist.maths.zernike import even_terms, odd_terms, zernike
 from mpr_dist.model.optics import Optics
+from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid, DoseWeights
@@ -66,6 +67,10 @@ def a_series(optics: Optics, n: int = 2) -> TiltSeries:
         volume_size_A=np.array([500.0, 500.0, 200.0]),
         optics=optics,
     )
+
+
+# in the middle of the volume
+ONE = Particles(np.array([[250.0, 250.0, 100.0]]), np.zeros((1, 3)), np.ones(1, np.int8), np.zeros(1, np.int64))
 
 
 def wavelength(voltage_kV: float) -> float:
@@ -156,7 +161,7 @@ def tables_of(optics: Optics, grid_px: int = 2 * BOX_PX, ewald: int = 0):
         np.ones((2, SAMPLES.n_rings)),
         np.full(2, n),
     )
-    return kernel_tables(a_series(optics), species, images, grid_px)
+    return kernel_tables(a_series(optics), species, images, grid_px, ONE)
 
 
 def test_magnification_acts_on_the_coordinates_of_the_slice():
@@ -190,7 +195,7 @@ def test_the_weight_holds_the_whole_envelope():
         np.full((2, SAMPLES.n_rings), 4.0),  # noise power: amplitudes are halved
         np.full(2, len(X)),
     )
-    got = kernel_tables(series, Species("s", PIXEL_A, BOX_PX, 40.0), images, 2 * BOX_PX).weight
+    got = kernel_tables(series, Species("s", PIXEL_A, BOX_PX, 40.0), images, 2 * BOX_PX, ONE).weight
     for t in range(2):
         total = b[t] - 16.0 + delta[t] * np.cos(2 * (np.arctan2(Y, X) - np.deg2rad(angle[t])))
         np.testing.assert_allclose(got[t], 0.5 * np.exp(total * R2 / 4), rtol=1e-6)  # float32

@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicSpline, RegularGridInterpolator
 
-from mpr_dist.imaging.ctf import ctf_terms, envelope, tilt_bfactors_A2, tilt_scales, warp_damping
+from mpr_dist.imaging.ctf import (
+    ctf_terms,
+    envelope,
+    location_levels,
+    tilt_bfactors_A2,
+    tilt_scales,
+    warp_damping,
+)
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
@@ -274,14 +281,11 @@ def test_ctfs_with_scale_and_damping(case):
 
 
 def test_what_refinement_takes_differs_from_warp_where_it_says(case):
-    """Scale and envelope of a tilt are Warp's, but for location, the clamp at -3 dose, and deselected tilts."""
+    """Scale, envelope and location terms are Warp's, but for the clamp at -3 dose, and deselected tilts."""
     plain, series = case
-    ours = tilt_scales(series)[:, None] * envelope(series, QX, QY)
+    levels, level = location_levels(series, POINTS[:1], QX**2 + QY**2)
+    ours = tilt_scales(series)[:, None] * envelope(series, QX, QY) * levels[level[0]]
     theirs = warp_damping(series, POINTS[:1], QX, QY)[0]
-    u = POINTS[0] / VOLUME_A
-    place = plain.cubic("GridLocationWeights", u[0], u[1], 0)
-    b = plain.cubic("GridLocationBfacs", u[0], u[1], 0)
-    theirs = theirs / (place * np.exp(b / 4 * (QX**2 + QY**2)))
     fitted = plain.nodes("GridDoseBfacs").ravel()
     np.testing.assert_allclose(tilt_bfactors_A2(series), fitted, atol=1e-9)
     clamped = fitted > -3 * series.dose

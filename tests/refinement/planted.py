@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from small_problem import EVERYTHING
 
-from mpr_dist.imaging.ctf import ctf_terms, tilt_bfactors_A2
+from mpr_dist.imaging.ctf import anisotropy_A2, ctf_terms, location_terms, tilt_bfactors_A2
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import ParticleImages
 from mpr_dist.imaging.phantom import Atoms, density
@@ -22,7 +22,7 @@ from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import Priors, RefineSettings
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.model.warp import CubicGrid
+from mpr_dist.model.warp import CubicGrid, DoseWeights
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import SpeciesData
 from mpr_dist.refinement.priors import pose_covariance
@@ -86,9 +86,16 @@ def some_particles(count: int, samples: int, rng: np.random.Generator) -> Partic
 
 
 def draw(
-    settings: RefineSettings, seed: int, *, n_tilts: int = 11, count: int = 40, samples: int = 1, rigid: bool = False
+    settings: RefineSettings,
+    seed: int,
+    *,
+    n_tilts: int = 11,
+    count: int = 40,
+    samples: int = 1,
+    rigid: bool = False,
+    weights: DoseWeights | None = None,
 ) -> Drawn:
-    """Plant every class of the settings from its own prior; what is not refined is at the truth."""
+    """Plant every class of the settings from its own prior; what is not refined is at the truth, but for weights."""
     rng = np.random.default_rng(seed)
     series, particles = a_series(n_tilts, is_stage_rigid=rigid), some_particles(count, samples, rng)
     layout = Layout.of(settings, series, samples)
@@ -104,6 +111,8 @@ def draw(
     truth = layout.advanced(start, step, [poses])
     # amplitudes from their prior too, but for the factor that all tilts share
     truth = replace(truth, log_scale=truth.log_scale + 0.1 * rng.standard_normal(n_tilts))
+    if weights is not None:
+        truth = truth.with_series(weights=weights)
     return Drawn(start, truth, _images(truth, start, rng), settings)
 
 
@@ -153,7 +162,10 @@ def _model(state: State, atoms: Atoms, samples: Samples) -> np.ndarray:
     terms, q2 = ctf_terms(series, qx, qy), qx**2 + qy**2
     astig = terms.astig_A @ np.stack([terms.cos2, terms.sin2])
     turns = (1e4 * seen.defocus_um[..., None] + astig) * terms.a2 + terms.fixed
-    scale = np.exp(state.log_scale[:, None] + 0.25 * tilt_bfactors_A2(series)[:, None] * q2)
+    damping = tilt_bfactors_A2(series)[:, None] + anisotropy_A2(series, np.arctan2(qy, qx))
+    scale = np.exp(state.log_scale[:, None] + 0.25 * damping * q2)
+    weight, b = location_terms(series, particles.position_A.mean(axis=1))
+    scale = scale * (weight[:, None] * np.exp(0.25 * b[:, None] * q2))[:, None]
     u, v = series.optics.magnification @ np.stack([qx, qy])
     width = np.exp(-2 * np.pi**2 * SIGMA_A**2 * (u**2 + v**2))
     xy = np.einsum("ptij,aj->ptai", view[:, :, :2], atoms.position_A)

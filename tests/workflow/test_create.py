@@ -90,25 +90,21 @@ def test_utf16_is_read(own_project, pop):
     assert add_warp_source(pop, source(own_project)).source.series[0].name == NAME
 
 
-def test_what_is_not_applied_is_told(own_project, pop):
-    """Weights by location stay in the XML, are not used, and the summary says so; all else that M refines is used."""
+def test_all_that_m_refines_is_applied(own_project, pop):
+    """Magnification, Zernikes, B-factor of the series and weights by location: nothing is kept but not used."""
     xml = own_project / "warp_tiltseries" / "TS_01.xml"
     text = xml.read_text("utf-8-sig")
     for pattern, value in (
         (r'MagnificationCorrection="[^"]*"', 'MagnificationCorrection="1.01, 0, 0, 1"'),
         (r'Name="ZernikeCoeffsOdd" Value="[^"]*"', 'Name="ZernikeCoeffsOdd" Value="1;2"'),
         (r' Bfactor="[^"]*"', ' Bfactor="-12"'),
+        (r'(?s)(<GridLocationWeights.*?Value=")1"', r'\g<1>0.8"'),
     ):
         text, count = re.subn(pattern, value, text)
         assert count == 1
     xml.write_text(text, "utf-8-sig")
     lines = add_warp_source(pop, SourceRequest("a", own_project / "warp_tiltseries.settings")).lines
     assert not any("NOT APPLIED" in line for line in lines)
-
-    xml.write_text(re.sub(r'(<GridLocationWeights.*?Value=")1"', r'\g<1>0.8"', text, flags=re.DOTALL), "utf-8-sig")
-    population = create_population(pop.parent / "other", "test").path
-    lines = add_warp_source(population, SourceRequest("a", own_project / "warp_tiltseries.settings")).lines
-    assert "Weights by location: in 1 of 1 XML files; kept there, NOT APPLIED." in lines[1]
 
 
 def test_files_choose_series(own_project, pop, tmp_path):
