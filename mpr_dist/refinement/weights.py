@@ -162,8 +162,9 @@ def fit_tilts(measured: Measured, imported: TiltSeries, log_scale: F64, anisotro
     rings, n = measured.rings, imported.n_tilts
     quarter = rings.q2 / 4
     shapes = [np.ones_like(quarter), quarter]
-    if anisotropic:
-        shapes += [quarter * np.cos(2 * rings.theta), quarter * np.sin(2 * rings.theta)]
+    if anisotropic:  # the mean over a sector, not what its middle has
+        wide = quarter * np.sinc(1 / rings.sectors)
+        shapes += [wide * np.cos(2 * rings.theta), wide * np.sin(2 * rings.theta)]
     by_tilt = np.concatenate([np.kron(np.eye(n), shape[:, None]) for shape in shapes], axis=1)
     by_ring = np.tile(np.eye(rings.count)[rings.ring], (n, 1))
     priors = Priors()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.ctf import tilt_scales
-from mpr_dist.model.population import Population
+from mpr_dist.model.population import Population, SeriesEntry
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage.population import last_iteration_with
 from mpr_dist.storage.warp_xml import read_tilt_series
@@ -28,17 +29,23 @@ def common_footing(population: Population, iteration: int) -> float:
 
     1 while there are none of either kind: then all series stand on one footing.
     """
-    ratios, imported = [], 0
-    for _, entry in population.series:
-        last = last_iteration_with(population, entry.name, iteration)
+    found = [_ratio_of(population, entry, iteration) for _, entry in population.series]
+    refined = [ratio for ratio in found if ratio is not None]
+    return float(np.median(refined)) if 0 < len(refined) < len(found) else 1.0
+
+
+def _ratio_of(population: Population, entry: SeriesEntry, iteration: int) -> float | None:
+    """How the scales of a refined series compare with those it came with; None for one that has these still."""
+    last = last_iteration_with(population, entry.name, iteration)
+    if last < 1:
+        return None
+    try:
         then, now = (
             read_tilt_series(population.files(n).series(entry.name).xml, volume_size_A=None) for n in (0, last)
         )
-        if last < 1 or is_as_imported(now, then):
-            imported += 1
-        else:
-            ratios.append(_ratio(now, then, np.array(entry.active, bool)))
-    return float(np.median(ratios)) if ratios and imported else 1.0
+    except SeriesError:
+        return None  # what is wrong with it will be said when its turn comes
+    return None if is_as_imported(now, then) else _ratio(now, then, np.array(entry.active, bool))
 
 
 def is_as_imported(now: TiltSeries, imported: TiltSeries) -> bool:
