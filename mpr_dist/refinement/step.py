@@ -6,41 +6,31 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.linalg import LinAlgError
 
 from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.ctf import tilt_bfactors_A2, tilt_scales
 from mpr_dist.imaging.geometry import stage_grids
-from mpr_dist.maths.solve import solve
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.gauge import Direction, directions
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import Evaluation, SpeciesData, evaluate, occam_at, products
-from mpr_dist.refinement.occam import Occam
-from mpr_dist.refinement.priors import Precision, holding_amplitudes, precision
+from mpr_dist.refinement.objective import SpeciesData, products
+from mpr_dist.refinement.priors import precision
 from mpr_dist.refinement.release import Decision, release
 from mpr_dist.refinement.search import recentred, search_defocus
+from mpr_dist.refinement.settle import OTHER_PASSES, Problem, settle, with_geometry_of
 from mpr_dist.refinement.spread import Spread, spreads
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas, sigmas
-from mpr_dist.refinement.weighing import WEIGHING_PASSES, Weights, uncertain_of, weigh, with_weights
+from mpr_dist.refinement.weighing import Weights, uncertain_of, with_weights
 from mpr_dist.units import F64
 
-MAX_ACCEPTED = 12
-DAMPING_START = 1e-3
-DAMPING_MAX = 1e6
-DAMPING_END = 1e-6
 # below this many standard deviations the images of a series do not agree with the reference at all; the other half-map
 # counts too, since images always agree a little with a map of their own noise
 SIGNIFICANT = 5.0
 CROSS_SIGNIFICANT = 3.0
-ROUNDS = 2
-# the scores before and after, and the standard deviations
-OTHER_PASSES = 5
-ENOUGH = 1e-4
 # scales of species that agree with their references at all differ less than this
 MOST_APART = 30.0
 LOW_DOSE = 10.0
@@ -166,14 +156,14 @@ def _refine_agreeing(
         origin = recentred(origin, state, settings.priors) if layout.has("defocus") else origin
     particles = state.particles
     prior = precision(layout, origin.series, particles, settings.priors)
-    settled = _settle(state, Problem(origin, layout, prior, data, settings, imported))
+    settled = settle(state, Problem(origin, layout, prior, data, settings, imported))
     end, last, problem = settled.state, settled.evaluation, settled.problem
     own_end, cross_end = (
-        species_scores(_with_geometry_of(end, state), data, weights, cross_half=half) for half in (False, True)
+        species_scores(with_geometry_of(end, state), data, weights, cross_half=half) for half in (False, True)
     )
     held_back = bool(decisions) and together(cross_end).significance < together(cross).significance
     taken, (own_end, cross_end) = (
-        (_with_geometry_of(state, end), (own, cross)) if held_back else (end, (own_end, cross_end))
+        (with_geometry_of(state, end), (own, cross)) if held_back else (end, (own_end, cross_end))
     )
     other = problem.evaluate(end, last.occam, cross_half=True)
     known = sigmas(last, other, layout, problem.prior, state.series, particles)
@@ -211,18 +201,6 @@ def _pairs(before: tuple[Score, ...], after: tuple[Score, ...]) -> list[Pair]:
     return [(a.significance, b.significance) for a, b in zip(before, after, strict=True)]
 
 
-def _with_geometry_of(end: State, start: State) -> State:
-    """Geometry and defocus of one state with the amplitudes of another."""
-    series = replace(end.series, weights=start.series.weights)
-    return replace(
-        end,
-        series=series,
-        log_scale=start.log_scale,
-        species_log_scale=start.species_log_scale,
-        species_bfactor_A2=start.species_bfactor_A2,
-    )
-
-
 def _with_amplitudes(
     state: State, scores: tuple[tuple[Score, ...], tuple[Score, ...]]
 ) -> tuple[State, list[tuple[Score, ...]]]:
@@ -251,110 +229,6 @@ def _with_stage(series: TiltSeries, imported: TiltSeries, settings: RefineSettin
     if not (settings.rigid_stage or series.is_stage_rigid):
         return series, imported
     return replace(series, is_stage_rigid=True), replace(imported, is_stage_rigid=True)
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What does not change while a series is refined."""
-
-    origin: State
-    layout: Layout
-    prior: Precision
-    data: tuple[SpeciesData, ...]
-    settings: RefineSettings
-    imported: TiltSeries
-
-    def holding(self, state: State) -> Problem:
-        """The same with scales and B-factors held where a state has them."""
-        return replace(
-            self, origin=_with_geometry_of(self.origin, state), prior=holding_amplitudes(self.prior, self.layout)
-        )
-
-    def evaluate(self, state: State, occam: Occam | None, *, cross_half: bool = False) -> Evaluation:
-        return evaluate(state, self.origin, self.layout, self.prior, self.data, occam, cross_half=cross_half)
-
-
-@dataclass(frozen=True, eq=False)
-class _Settled:
-    """Attributes:
-    evaluation: of the state; problem: as it was solved last; first: likelihood at the start.
-    """
-
-    state: State
-    evaluation: Evaluation
-    problem: Problem
-    first: float
-    passes: int
-    weights: Weights | None = None
-
-
-def _settle(state: State, problem: Problem) -> _Settled:
-    """Climb in rounds; each takes the cost of amplitude from where the one before ended."""
-    if problem.settings.weights:
-        return _settle_weighed(state, problem.holding(state))
-    last, passes = problem.evaluate(state, None), 1
-    first = last.likelihood
-    for left in range(ROUNDS, 0, -1):
-        occam = occam_at(state, last, problem.layout)
-        budget = (problem.settings.max_passes - OTHER_PASSES - passes) // left
-        state, begin, last, used = _climb(state, problem, occam, budget)
-        passes += used
-        if last.objective - begin < ENOUGH * abs(last.objective):
-            break
-    return _Settled(state, last, problem, first, passes)
-
-
-def _settle_weighed(state: State, problem: Problem) -> _Settled:
-    """Geometry and weights in turn: the one is held while the other is sought, in other halves of the data."""
-    settings = problem.settings
-    last, passes, weights = problem.evaluate(state, None), 1, None
-    first = last.likelihood
-    for left in range(1 if settings.only_weights else ROUNDS, 0, -1):
-        if not settings.only_weights:
-            budget = (settings.max_passes - OTHER_PASSES - passes) // left - WEIGHING_PASSES - 1
-            state, _, last, used = _climb(state, problem, None, budget)
-            passes += used
-        state, weights = weigh(state, last, problem.layout, problem.data, problem.imported, settings)
-        problem = problem.holding(state)
-        last = problem.evaluate(state, None)
-        passes += WEIGHING_PASSES + 1
-    return _Settled(state, last, problem, first, passes, weights)
-
-
-def _climb(
-    state: State, problem: Problem, occam: Occam | None, max_passes: int
-) -> tuple[State, float, Evaluation, int]:
-    """Levenberg-Marquardt at fixed cost of amplitude: state, first objective, last evaluation, passes."""
-    layout = problem.layout
-    current = problem.evaluate(state, occam)
-    first = current.objective
-    passes, accepted, damping, arriving = 1, 0, DAMPING_START, False
-    counts = np.cumsum([len(p) for p in state.particles])[:-1]
-    while accepted < MAX_ACCEPTED and passes < max_passes and damping < DAMPING_MAX:
-        try:
-            step, poses = solve(current.equations, damping)
-        except LinAlgError:
-            damping *= 10
-            continue
-        split = np.split(poses, counts) if layout.poses else [poses] * len(state.particles)
-        trial = layout.advanced(state, step, split)
-        outcome = problem.evaluate(trial, occam)
-        passes += 1
-        if not np.isfinite(outcome.objective):
-            raise SeriesError(f"series {state.series.name}: the objective is not finite")
-        gain = outcome.objective - current.objective
-        if gain <= 0:
-            damping *= 10
-            if gain > -0.5 or arriving:
-                break
-            continue
-        state, current, accepted, damping = trial, outcome, accepted + 1, damping / 5
-        if gain < 0.5 + ENOUGH * abs(outcome.objective):
-            if arriving or damping < DAMPING_END:
-                break
-            # damping holds back the directions that many parameters share; without it they arrive in one step
-            damping, arriving = 0.1 * DAMPING_END, True
-    return state, first, current, passes
 
 
 def _damped(state: State, imported: TiltSeries) -> State:
