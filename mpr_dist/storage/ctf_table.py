@@ -41,6 +41,7 @@ class CtfTable:
         u_A, v_A, angle_deg, phase_deg: (rows,) float64; positive is underfocus.
         dose: (rows,) e/A^2 before the tilt, or None.
         note: what the columns were taken for.
+        micrographs: (rows,) names of images or stacks without folder and extension; empty where there are none.
     """
 
     path: Path
@@ -52,15 +53,22 @@ class CtfTable:
     phase_deg: F64
     dose: F64 | None
     note: str
+    micrographs: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.u_A)
 
     def of(self, name: str) -> CtfTable:
-        """Rows of one series. Raises InputError when it has none."""
-        if self.series is None:
+        """Rows of one series: by their column, else of images or stacks named after it, else all there are.
+
+        Raises InputError when there is such a column, but not this series in it.
+        """
+        key = series_key(name)
+        labels = self.micrographs if self.series is None else self.series
+        begins = f"{key}_"
+        keep = np.array([each == key or (self.series is None and each.startswith(begins)) for each in labels], bool)
+        if self.series is None and not keep.any():
             return self
-        keep = np.array([each == series_key(name) for each in self.series])
         if not keep.any():
             raise InputError(
                 f"{self.path}: has no rows for series {name}; it has {', '.join(sorted(set(self.series)))}"
@@ -71,6 +79,7 @@ class CtfTable:
         return replace(
             self,
             series=None,
+            micrographs=(),
             image=None if self.image is None else self.image[keep],
             u_A=self.u_A[keep],
             v_A=self.v_A[keep],
@@ -219,7 +228,13 @@ def _of_columns(path: Path, frame: pd.DataFrame) -> CtfTable:
         phase_deg=zero if phase is None else phase,
         dose=numbers("dose"),
         note=f"columns {used}: defocus in A, phase shift in degrees",
+        micrographs=_micrographs(columns, named["image"]),
     )
+
+
+def _micrographs(columns: Columns, name: str | None) -> tuple[str, ...]:
+    texts = () if name is None else [str(value) for value in columns.frame[name]]
+    return tuple(series_key(text.rpartition("@")[2]) for text in texts)
 
 
 def _plain(name: str) -> str:

@@ -141,6 +141,13 @@ def test_table_of_gctf(tmp_path: Path) -> None:
     assert table.phase_deg.tolist() == [90.0, 0.0, 45.0]
     assert (table.u_A[1], table.v_A[1], table.angle_deg[1]) == (22000.0, 21000.0, -10.0)
     assert table.dose is None
+    assert len(table.of("TS_1")) == 3
+    singles = rows.replace("3@TS_1.st", "Micrographs/TS_1_30.0.mrc").replace("1@TS_1.st", "TS_1_0.0.mrc")
+    (tmp_path / "y.star").write_text(f"data_\n\nloop_\n{head}\n{singles.replace('2@TS_1.st', 'TS_12_0.0.mrc')}\n")
+    both = read_ctf_table(tmp_path / "y.star")
+    assert both.of("TS_1").u_A.tolist() == [20000.0, 22000.0]
+    assert both.of("TS_12").u_A.tolist() == [24000.0]
+    assert len(both.of("other")) == 3
 
 
 def test_defocus_of_imod(tmp_path: Path) -> None:
