@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mpr_dist.errors import InputError
-from mpr_dist.storage.particle_columns import Columns, series_key
+from mpr_dist.storage.particle_columns import Columns, list_of, series_key
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.units import F64, I64, Bool
 
@@ -70,9 +70,7 @@ class CtfTable:
         if self.series is None and not keep.any():
             return self
         if not keep.any():
-            raise InputError(
-                f"{self.path}: has no rows for series {name}; it has {', '.join(sorted(set(self.series)))}"
-            )
+            raise InputError(f"{self.path}: has no rows for series {name}; it has {list_of(sorted(set(labels)))}")
         return self._rows(keep)
 
     def _rows(self, keep: Bool) -> CtfTable:
