@@ -13,6 +13,7 @@ from mpr_dist.arrays import HOST
 from mpr_dist.errors import NotSeen
 from mpr_dist.imaging.extract import prepare_tilt_image
 from mpr_dist.imaging.geometry import contained, project
+from mpr_dist.imaging.image_store import ImageRoom
 from mpr_dist.imaging.particle_images import ParticleImages, cut_and_whiten, sample_limits, working_box
 from mpr_dist.imaging.samples import box_samples
 from mpr_dist.model.movie import Motion
@@ -102,13 +103,16 @@ def frame_images(
     doses: F64,
     pixel_A: float,
     threshold: float,
+    room: ImageRoom | None = None,
 ) -> tuple[FrameImages, ...]:
     """Cut, transform and whiten the particles of every species (with the highest frequency, 1/A) in all frames.
+
+    room: where the images go, by default into memory.
 
     Raises:
         NotSeen: this tilt shows none of them.
     """
-    cuts = [_cut(series, tilt, *each, len(doses), threshold) for each in wanted]
+    cuts = [_cut(series, tilt, *each, len(doses), threshold, room or ImageRoom()) for each in wanted]
     if not any(each.images.active.any() for each in cuts):
         raise NotSeen(f"series {series.name}: tilt {tilt + 1} shows no particle")
     shifts = [motion.at(each.place / each.size_A, len(doses)) for each in cuts]
@@ -127,14 +131,21 @@ def frame_images(
 
 
 def _cut(
-    series: TiltSeries, tilt: int, species: Species, particles: Particles, q_max: float, n_frames: int, threshold: float
+    series: TiltSeries,
+    tilt: int,
+    species: Species,
+    particles: Particles,
+    q_max: float,
+    n_frames: int,
+    threshold: float,
+    room: ImageRoom,
 ) -> FrameImages:
     """Room for the images, still empty."""
     samples = box_samples(working_box(series, species, q_max), species.pixel_size_A, q_max)
     place = project(series, particles).xy_A
     active = np.repeat(contained(series, place, species.diameter_A)[:, tilt, None], n_frames, axis=1)
     limit: I64 = np.repeat(sample_limits(series, samples, threshold)[tilt], n_frames)
-    values = np.zeros((len(particles), n_frames, len(samples.kx), 2), np.float32)
+    values = room.place((len(particles), n_frames, len(samples.kx), 2))
     noise = np.ones((n_frames, samples.n_rings))
     xy_A: F64 = np.zeros((len(particles), n_frames, 2))
     flags: Bool = active

@@ -6,6 +6,7 @@ an XML per movie. Nothing that was there before is touched; later iterations fin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import NotSeen, SeriesError
+from mpr_dist.imaging.image_store import ImageRoom
 from mpr_dist.imaging.movies import average_frames, frame_images
 from mpr_dist.imaging.reference import Reference
 from mpr_dist.model.movie import Motion, MovieSource
@@ -36,6 +38,8 @@ from mpr_dist.workflow.reference_files import load_references
 from mpr_dist.workflow.science import SeriesJob
 from mpr_dist.workflow.series_io import SeriesState
 
+Rooms = Callable[[], ImageRoom]
+
 SIZE_TOLERANCE = 0.01
 # one of n frames correlates with their average by 1 / sqrt(n), noise as it is, and less by half for interpolation and
 # hot pixels; with an average that lies otherwise not at all
@@ -47,8 +51,10 @@ def movies_folder(files: SeriesFiles) -> Path:
     return files.directory.parent / "movies" / files.name
 
 
-def with_movies(job: SeriesJob, state: SeriesState) -> tuple[SeriesState, dict[str, float]]:
+def with_movies(job: SeriesJob, state: SeriesState, rooms: Rooms) -> tuple[SeriesState, dict[str, float]]:
     """The state with new averages of the tilts that have movies, and a few numbers; as it is if that is not asked for.
+
+    rooms: for the images of the frames of a tilt.
 
     Raises:
         SeriesError: the source has no movies, none of this series is there, or one is damaged.
@@ -68,7 +74,7 @@ def with_movies(job: SeriesJob, state: SeriesState) -> tuple[SeriesState, dict[s
         if path is None:
             continue
         movie = open_movie(path, source.eer_group)
-        images[t], is_better = _remade(job, state, int(t), source, movie, gain, references)
+        images[t], is_better = _remade(job, state, int(t), source, movie, gain, references, rooms)
         made, better = made + 1, better + is_better
     if not made:
         raise SeriesError(f"series {job.name}: none of its movies is in {source.folder}")
@@ -84,6 +90,7 @@ def _remade(
     movie: Movie,
     gain: F32 | None,
     references: dict[str, Reference],
+    rooms: Rooms,
 ) -> tuple[Path, bool]:
     """The path of the new average of one tilt, and whether its motion was refined."""
     old = state.series.image_paths[tilt]
@@ -91,7 +98,8 @@ def _remade(
     xml = old.parent.parent / f"{old.stem}.xml"
     motion = read_motion(xml) if xml.is_file() else Motion()
     movie = _as_average(movie, source, gain, motion, old)
-    found = _found(job, state, tilt, source, movie, gain, motion, references)
+    with rooms() as room:
+        found = _found(job, state, tilt, source, movie, gain, motion, references, room)
     if found is not None and found.motion is not None:
         motion = motion.plus(found.motion)
     average = average_frames(movie.frames(gain), motion, source.frame_doses(movie.shape[0]), source.pixel_A, shape)
@@ -153,6 +161,7 @@ def _found(
     gain: F32 | None,
     motion: Motion,
     references: dict[str, Reference],
+    room: ImageRoom,
 ) -> FoundMotion | None:
     """What the frames say about the motion; None where there is nothing to compare with."""
     settings = job.context.settings
@@ -166,7 +175,9 @@ def _found(
     wanted = [(species, particles, reference.q_max) for species, particles, reference in used]
     doses, threshold = source.frame_doses(movie.shape[0]), settings.weight_threshold
     try:
-        cut = frame_images(state.series, tilt, wanted, movie.frames(gain), motion, doses, source.pixel_A, threshold)
+        cut = frame_images(
+            state.series, tilt, wanted, movie.frames(gain), motion, doses, source.pixel_A, threshold, room
+        )
     except NotSeen:
         return None
     data = tuple(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -91,8 +92,7 @@ class Physics:
     def refine_and_backproject(self, job: science.SeriesJob, accumulators: Mapping[str, I64]) -> science.SeriesOutcome:
         with threadpool_limits(1, user_api="blas"), card_errors(self.resources.device):
             if not job.reuse:
-                with self.resources.room() as room:
-                    _refine(job, room)
+                _refine(job, self.resources)
             start = time.monotonic()
             _backproject(job, accumulators, self.resources)
         summary = read_summary(job.output) or {}
@@ -108,13 +108,32 @@ def _nyquist(species: Species) -> float:
     return 0.5 / species.pixel_size_A
 
 
-def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
+def _refine(job: science.SeriesJob, resources: Resources) -> None:
     """Refine one series as far as there is anything to refine and to compare with, and publish it."""
     start = time.monotonic()
-    settings = job.context.settings
     imported, previous = read_state(job, job.imported), read_state(job, job.previous)
     _check(job, imported, previous)
-    previous, numbers = with_movies(job, previous)
+    previous, numbers = with_movies(job, previous, partial(_frame_room, job, previous, resources))
+    with resources.room() as room:
+        _refine_against_references(job, imported, previous, numbers, room, start)
+
+
+def _frame_room(job: science.SeriesJob, state: SeriesState, resources: Resources) -> ImageRoom:
+    """Room for the frames of a tilt, on the host: what the series will take later is not there yet."""
+    room = ImageRoom(resources.memory_bytes, resources.scratch)
+    _reserve(room, job, state, None, 0)
+    return room
+
+
+def _refine_against_references(
+    job: science.SeriesJob,
+    imported: SeriesState,
+    previous: SeriesState,
+    numbers: Mapping[str, float],
+    room: ImageRoom,
+    start: float,
+) -> None:
+    settings = job.context.settings
     references = load_references(job.context) if settings.refines_anything else {}
     names = tuple(name for name in previous.particles if name in references and references[name].q_max > 0)
     result: SeriesResult | None = None
@@ -142,7 +161,7 @@ def _refine(job: science.SeriesJob, room: ImageRoom) -> None:
     sigmas, end = (result.sigmas, result.state) if result is not None else (None, None)
     tables = result.weights.tables if result is not None and result.weights else None
     write_sigmas(job.output.sigma, after, sigmas, asked.species, end, tables)
-    publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds) | numbers)
+    publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds) | dict(numbers))
 
 
 def _solver(settings: RefineSettings, state: SeriesState) -> int:

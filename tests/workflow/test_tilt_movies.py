@@ -11,12 +11,13 @@ import pytest
 
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import InputError, MprError
+from mpr_dist.imaging.image_store import ImageRoom
 from mpr_dist.imaging.movies import frame_images
 from mpr_dist.imaging.reference import prepare_reference
 from mpr_dist.imaging.simulate import Exposure, tilt_contrasts
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.refinement.movies import FrameData, _Frames, _Problem
+from mpr_dist.refinement.movies import FrameData, _Frames, _Problem, refine_motion
 from mpr_dist.storage.movies import open_movie, read_gain, read_motion, read_movie_source, write_movie
 from mpr_dist.storage.mrc import read_image, read_volume
 from mpr_dist.storage.population import load_population
@@ -130,33 +131,45 @@ def test_averages_again_without_refining_motion(movies, tmp_path):
     )
 
 
-def test_gradient_of_motion_is_the_finite_difference(movies):
-    """For a grid over the image and time; the scale, which fits best everywhere, adds nothing to the slope."""
+def frame_data(movies, room: ImageRoom | None = None) -> FrameData:
+    """The frames of one tilt with the reference of the half-maps that the project starts from."""
     species, particles = movies.species, movies.particles[SERIES]
     halves = [read_volume(path)[0] for path in movies.half_maps]
     reference, _ = prepare_reference(*halves, read_volume(movies.mask)[0], species)
     source = read_movie_source(movies.files.frame_settings)
     frames = open_movie(movies.files.movie(SERIES, 3, "tif")).frames(read_gain(source))
     motion = read_motion(movies.files.movie_xml(SERIES, 3))
-    (cut,) = frame_images(
-        movies.series[SERIES],
-        3,
-        [(species, particles, reference.q_max)],
-        frames,
-        motion,
-        source.frame_doses(8),
-        4.0,
-        0.05,
-    )
+    wanted = [(species, particles, reference.q_max)]
+    doses = source.frame_doses(8)
+    (cut,) = frame_images(movies.series[SERIES], 3, wanted, frames, motion, doses, 4.0, 0.05, room)
+    return FrameData(species, particles, reference, cut)
+
+
+def test_gradient_of_motion_is_the_finite_difference(movies):
+    """For a grid over the image and time; the scale, which fits best everywhere, adds nothing to the slope."""
     shape = (2, 1, 3)
-    data = FrameData(species, particles, reference, cut)
-    problem = _Problem((_Frames.of(movies.series[SERIES], 3, data, shape),), shape)
+    problem = _Problem((_Frames.of(movies.series[SERIES], 3, frame_data(movies), shape),), shape)
     rng = np.random.default_rng(0)
     values, step = rng.standard_normal((2, 12))
     _, gradient, _ = problem.evaluate(values)
     h = 0.05  # five points: float32 leaves 1e-7 of sums of 1e4 in the objective
     total = sum(w * problem.evaluate(values + i * h * step)[0] for i, w in ((-2, 1), (-1, -8), (1, 8), (2, -1)))
     assert gradient @ step == pytest.approx(total / (12 * h), rel=5e-3)
+
+
+def test_frames_that_exceed_the_memory_are_streamed_to_the_same_bits(movies, tmp_path):
+    """With a grid over the image, too, the other half-map agrees better with what was found."""
+    found = []
+    for room in (None, ImageRoom(0, tmp_path)):
+        data = frame_data(movies, room)
+        assert isinstance(data.frames.images.values, np.ndarray) == (room is None)
+        found.append(refine_motion(movies.series[SERIES], 3, (data,), (2, 2, 4)))
+    one, other = found
+    assert one.motion is not None
+    assert other.motion is not None
+    for a, b in zip(one.motion.grids[0], other.motion.grids[0], strict=True):
+        np.testing.assert_array_equal(a.values, b.values)
+    assert one.cross_half[1] > one.cross_half[0]
 
 
 def test_what_cannot_be_is_refused(movies, tmp_path):
