@@ -80,7 +80,8 @@ def stage_of(relion: RelionTilts, image_px: tuple[int, int]) -> StageOfRelion:
     """Angles, offsets and stretches of a series; ``TiltSeries`` made of them project as RELION does."""
     matrices = projections(relion, image_px)
     rotation, stretch = split_matrix(matrices[:, :2, :3])
-    angles = relion_angles(rotation)
+    # as they are written, where they are written: nothing is rounded, and what is 0 stays 0
+    angles = relion_angles(rotation) if relion.projection is not None else np.asarray(relion.angles_deg)
     is_transposed = _looks_transposed(angles, relion_angles(rotation.transpose(0, 2, 1)))
     if is_transposed:
         rotation = np.ascontiguousarray(rotation.transpose(0, 2, 1))
