@@ -173,11 +173,11 @@ def read_tomogram_names(path: Path) -> dict[int, str]:
     return names
 
 
-def names_by_number(found: MotiveList, series: Sequence[str]) -> dict[int, str]:
+def names_by_number(found: MotiveList, series: Sequence[str], some_missing: bool = False) -> dict[int, str]:
     """Names of series by the last number in them ("TS_012" is 12), for lists without names.
 
     Raises:
-        InputError: a number of the list fits no series, or several.
+        InputError: a number of the list fits several series, or, unless ``some_missing``, none.
     """
     by_number: dict[int, list[str]] = {}
     for name in series:
@@ -186,12 +186,12 @@ def names_by_number(found: MotiveList, series: Sequence[str]) -> dict[int, str]:
             by_number.setdefault(int(digits[-1]), []).append(name)
     for number in sorted(set(found.tomogram.tolist())):
         fitting = by_number.get(number, [])
-        if len(fitting) != 1:
+        if len(fitting) > 1 or not (fitting or some_missing):
             raise InputError(
                 f"{found.path}: tomogram {number} fits {'no series' if not fitting else list_of(fitting)} of this "
                 "population by its number; give a file with a number and a name in each line (--tomogram-names)"
             )
-    return {number: fitting[0] for number, fitting in by_number.items()}
+    return {number: fitting[0] for number, fitting in by_number.items() if len(fitting) == 1}
 
 
 def _halves(found: MotiveList) -> tuple[I8, str]:

@@ -26,6 +26,7 @@ def read_any_particles(
     shift_pixel_A: float | None = None,
     tomogram_names: Path | None = None,
     voxel_origin: float = 0.0,
+    ignore_unmatched: bool = False,
 ) -> ParticleTable:
     """Read a table of RELION, Warp or M, or a list of Dynamo, STOPGAP, AV3 or TOM.
 
@@ -35,6 +36,7 @@ def read_any_particles(
         coordinate_pixel_A, shift_pixel_A: of coordinates and origins, instead of what the table says.
         tomogram_names: file with number and name of the tomograms of a list; None goes by the numbers in the names.
         voxel_origin: coordinate of the tomogram's corner in a list.
+        ignore_unmatched: tomograms of a list without a series are called after their number, to be left out.
 
     Raises:
         InputError: the file cannot be understood, or an option means nothing for it.
@@ -51,8 +53,11 @@ def read_any_particles(
     if shift_pixel_A is not None:
         raise InputError(f"{path}: shifts of such a list are in the pixels of its coordinates; leave --shift-pixel out")
     found = read_motive_list(path)
+    numbers = set(found.tomogram.tolist())
     if tomogram_names is not None:
         names = read_tomogram_names(tomogram_names)
     else:
-        names = names_by_number(found, [entry.name for _, entry in population.series])
+        names = names_by_number(found, [entry.name for _, entry in population.series], ignore_unmatched)
+    if ignore_unmatched:
+        names = {number: f"tomogram_{number}" for number in numbers} | names
     return as_table(found, names, coordinate_pixel_A, voxel_origin)

@@ -115,6 +115,7 @@ def add_species(path: Path, request: SpeciesRequest) -> SpeciesSummary:
             shift_pixel_A=request.shift_pixel_A,
             tomogram_names=request.tomogram_names,
             voxel_origin=request.voxel_origin,
+            ignore_unmatched=request.ignore_unmatched,
         )
         return take_species(population, request, table)
 

@@ -48,20 +48,30 @@ def test_species_of_dynamo(project, add_source, mpr, tmp_path):
     pixel_A = project.settings.pixel_A
     rows = np.zeros((len(nominal), 35))
     rows[:, 0], rows[:, 19] = np.arange(1, len(nominal) + 1), 1
-    rows[:, 23:26] = np.round(nominal.position_A[:, 0] / pixel_A)
-    rows[:, 3:6] = nominal.position_A[:, 0] / pixel_A - rows[:, 23:26]
+    rows = np.concatenate([rows, rows[:2]])
+    rows[-2:, 19] = 7  # a tomogram that the population lacks
+    count = len(nominal)
+    rows[:count, 23:26] = np.round(nominal.position_A[:, 0] / pixel_A)
+    rows[:count, 3:6] = nominal.position_A[:, 0] / pixel_A - rows[:count, 23:26]
     rot, tilt, psi = nominal.angles_deg[:, 0].T
-    rows[:, 6], rows[:, 7], rows[:, 8] = psi - 90, tilt, rot + 90  # tdrot, tilt, narot
+    rows[:count, 6], rows[:count, 7], rows[:count, 8] = psi - 90, tilt, rot + 90  # tdrot, tilt, narot
     np.savetxt(tmp_path / "x.tbl", rows, fmt="%.6f")
     files = ("--half1", relion / "half1.mrc", "--half2", relion / "half2.mrc", "--mask", relion / "mask.mrc")
     words = ("species", "add", tmp_path / "pop", "--name", "phantom", *files, "--particles", tmp_path / "x.tbl")
     more = ("--diameter", 128, "--symmetry", "O", "--json")
-    refused = mpr(*words, *more)
-    assert (refused.code, refused.is_one_line()) == (2, True)
-    assert "--coordinate-pixel" in refused.err
-    added = mpr(*words, *more, "--coordinate-pixel", pixel_A)
+    for options, expected in (((), "tomogram 7 fits no series"), (("--ignore-unmatched",), "--coordinate-pixel")):
+        refused = mpr(*words, *more, *options)
+        assert (refused.code, refused.is_one_line()) == (2, True)
+        assert expected in refused.err
+    added = mpr(*words, *more, "--coordinate-pixel", pixel_A, "--ignore-unmatched")
     assert added.code == 0, added.err
-    assert json.loads(added.out)["reading"]["names"] == "Series: 1 tomograms by number, 1 is TS_01."
+    reading = json.loads(added.out)["reading"]
+    assert reading["names"] == "Series: 2 tomograms by number, 1 is TS_01."
+    assert reading["dropped"][0] == {
+        "what": "particles",
+        "count": 2,
+        "reason": "they lie in series that this population does not have: tomogram_7",
+    }
     poses = read_poses(load_population(tmp_path / "pop").files(0).series("TS_01").poses)["phantom"]
     np.testing.assert_allclose(poses.position_A, nominal.position_A, atol=1e-4)
     np.testing.assert_allclose(euler_to_matrix(poses.angles_deg), euler_to_matrix(nominal.angles_deg), atol=1e-6)
