@@ -11,6 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from mpr_dist.arrays import HOST
 from mpr_dist.errors import NotSeen
+from mpr_dist.imaging.dirt import LARGEST_SHARE, fill_masked, masked_share
 from mpr_dist.imaging.extract import prepare_tilt_image
 from mpr_dist.imaging.geometry import contained, project
 from mpr_dist.imaging.image_store import ImageRoom
@@ -104,19 +105,26 @@ def frame_images(
     pixel_A: float,
     threshold: float,
     room: ImageRoom | None = None,
+    mask: Bool | None = None,
 ) -> tuple[FrameImages, ...]:
     """Cut, transform and whiten the particles of every species (with the highest frequency, 1/A) in all frames.
 
-    room: where the images go, by default into memory.
+    room: where the images go, by default into memory. mask (height, width): where the tilt is dirty, which is filled
+    with its surroundings; particles that are masked by more than half do not count.
 
     Raises:
         NotSeen: this tilt shows none of them.
     """
     cuts = [_cut(series, tilt, *each, len(doses), threshold, room or ImageRoom()) for each in wanted]
+    if mask is not None:
+        for one, (species, _, _) in zip(cuts, wanted, strict=True):
+            share = masked_share(mask, one.place / pixel_A, one.images.active[:, 0], species.diameter_A / pixel_A)
+            one.images.active[share > LARGEST_SHARE] = False
     if not any(each.images.active.any() for each in cuts):
         raise NotSeen(f"series {series.name}: tilt {tilt + 1} shows no particle")
     shifts = [motion.at(each.place / each.size_A, len(doses)) for each in cuts]
-    for f, frame in enumerate(frames):
+    for f, raw in enumerate(frames):
+        frame = raw if mask is None else fill_masked(raw, mask, pixel_A)
         for one, (species, _, _), moved in zip(cuts, wanted, shifts, strict=True):
             active = one.images.active[:, f]
             one.images.xy_A[:, f] = one.place - moved[f]

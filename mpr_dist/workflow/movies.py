@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import NotSeen, SeriesError
+from mpr_dist.imaging.dirt import scaled_mask
 from mpr_dist.imaging.image_store import ImageRoom
 from mpr_dist.imaging.movies import average_frames, frame_images
 from mpr_dist.imaging.reference import Reference
@@ -31,7 +32,7 @@ from mpr_dist.storage.movies import (
 )
 from mpr_dist.storage.mrc import read_header, read_image
 from mpr_dist.storage.publish import disk, publish_bytes
-from mpr_dist.storage.tiff import mask_path
+from mpr_dist.storage.tiff import mask_path, read_mask
 from mpr_dist.storage.warp_project import write_average
 from mpr_dist.units import F32
 from mpr_dist.workflow.reference_files import load_references
@@ -174,9 +175,11 @@ def _found(
         return None
     wanted = [(species, particles, reference.q_max) for species, particles, reference in used]
     doses, threshold = source.frame_doses(movie.shape[0]), settings.weight_threshold
+    dirt = mask_path(state.series.image_paths[tilt])
+    mask = scaled_mask(read_mask(dirt), movie.shape[1:]) if dirt.is_file() else None
     try:
         cut = frame_images(
-            state.series, tilt, wanted, movie.frames(gain), motion, doses, source.pixel_A, threshold, room
+            state.series, tilt, wanted, movie.frames(gain), motion, doses, source.pixel_A, threshold, room, mask
         )
     except NotSeen:
         return None
