@@ -72,9 +72,15 @@ def _file_name(entry: SeriesEntry, as_imported: bool) -> str:
 
 
 def _as_averages(file: WarpFile, series: TiltSeries, pixel_A: float, frames: Path) -> None:
-    """Images of other programs as Warp looks for them: links to files, and copies of what lies in stacks."""
-    own = file.find(IMAGE_PATHS)
-    if own is None:
+    """Images of other programs as Warp looks for them: links to files, and copies of what lies in stacks.
+
+    Averages that were made again from Warp's movies are not for Warp, whose own lie beside the movies.
+    """
+    own, movies = file.find(IMAGE_PATHS), file.find("MoviePath")
+    if own is None or movies is None:
+        return
+    file.root.remove(own)
+    if (own.text or "").split() != (movies.text or "").split():
         return
     disk().mkdir(frames / "average")
     names = [f"{series.name}_{tilt:03d}" for tilt in range(series.n_tilts)]
@@ -84,9 +90,6 @@ def _as_averages(file: WarpFile, series: TiltSeries, pixel_A: float, frames: Pat
             average.symlink_to(image.resolve())
         else:
             write_average(average, read_image(path), pixel_A)
-    file.root.remove(own)
-    movies = file.find("MoviePath")
-    assert movies is not None
     movies.text = "\n".join(f"{name}.tif" for name in names)
     file.root.set("DataDirectory", str(frames.resolve()))
 

@@ -184,6 +184,21 @@ def pretend_to_refine(pop: Path, turn_deg: float = 0.0) -> None:
     advance(population, 1)
 
 
+def test_averages_made_again_stay_here(m, tmp_path):
+    """M makes its own from the movies: the XML that leaves names these, and no image of ours."""
+    import_m(tmp_path / "pop", m.population)
+    pretend_to_refine(tmp_path / "pop")
+    xml = load_population(tmp_path / "pop").files(1).series(NAME).xml
+    series = read_tilt_series(xml, volume_size_A=(1.0, 1.0, 1.0))
+    write_tilt_series(xml, xml, series, images=[tmp_path / f"{tilt}.mrc" for tilt in range(series.n_tilts)])
+    assert "MprImagePath" in xml.read_text("utf-8-sig")
+    export(ExportRequest(tmp_path / "pop", tmp_path / "out"), "m")
+    text = (tmp_path / "out" / "grid_1" / f"{NAME}.xml").read_text("utf-8-sig")
+    assert "MprImagePath" not in text
+    assert "../warp_frameseries/TS_01_000.tif" in text
+    assert not (tmp_path / "out" / "grid_1_frames").exists()
+
+
 def test_relion_to_ours_to_m(project, tmp_path):
     """Series that Warp never saw leave for M: images are linked as averages, predictions are the same."""
     import_simulated(tmp_path / "warp", project, "small")
