@@ -69,7 +69,7 @@ def test_masks_go_where_their_maps_go():
     ):
         assert set(np.unique(moved)) == {0.0, 1.0}
         expected = of > 0.2
-        # voxels at the surface may fall on either side
-        assert (moved != expected).sum() < 0.15 * expected.sum()
+        # blobs of about 4 px: most voxels are at the surface, and fall on either side
+        assert (moved != expected).sum() < 0.25 * expected.sum()
         assert (moved[of > 0.6] == 1).all()
         assert (moved[of < 0.05] == 0).all()
