@@ -92,35 +92,14 @@ class Kernel:
 HOST = Device()
 
 
-class Card(Device):
-    """One NVIDIA card through cupy, the first that CUDA_VISIBLE_DEVICES names.
+class AnyCard(Device):
+    """What cards have in common: arrays that stay there until they are released, as far as there is room."""
 
-    ``workers`` processes share its memory; each keeps to its part.
-    """
-
-    name = "gpu"
     is_card = True
     real = np.float32
 
-    def __init__(self, workers: int = 1) -> None:
-        import cupy
-        import cupyx
-        import cupyx.scipy.fft
-        import cupyx.scipy.linalg
-
-        self.xp, self.fft, self._cupyx = cupy, cupyx.scipy.fft, cupyx
-        free, total = cupy.cuda.runtime.memGetInfo()
-        self.limit_bytes = int(min(SHARED * total / workers, TAKEN * free))
-        self._pool = cupy.get_default_memory_pool()
-        self._pool.set_limit(size=self.limit_bytes)
-        self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
+    def __init__(self) -> None:
         self._residents: dict[int, tuple[Any, Any]] = {}
-
-    def put(self, values: Any, dtype: Any = None) -> Any:
-        return self.xp.asarray(values, dtype, order="C")
-
-    def take(self, values: Any) -> Any:
-        return self.xp.asnumpy(values)
 
     def resident(self, values: Any) -> Any:
         known = self._residents.get(id(values))
@@ -131,11 +110,43 @@ class Card(Device):
             known = self._residents[id(values)] = values, self.put(values)
         return known[1]
 
+    def release(self) -> None:
+        self._residents.clear()
+
+
+class Card(AnyCard):
+    """One NVIDIA card through cupy, the first that CUDA_VISIBLE_DEVICES names.
+
+    ``workers`` processes share its memory; each keeps to its part.
+    """
+
+    name = "gpu"
+
+    def __init__(self, workers: int = 1) -> None:
+        import cupy
+        import cupyx
+        import cupyx.scipy.fft
+        import cupyx.scipy.linalg
+
+        super().__init__()
+        self.xp, self.fft, self._cupyx = cupy, cupyx.scipy.fft, cupyx
+        free, total = cupy.cuda.runtime.memGetInfo()
+        self.limit_bytes = int(min(SHARED * total / workers, TAKEN * free))
+        self._pool = cupy.get_default_memory_pool()
+        self._pool.set_limit(size=self.limit_bytes)
+        self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+    def put(self, values: Any, dtype: Any = None) -> Any:
+        return self.xp.asarray(values, dtype, order="C")
+
+    def take(self, values: Any) -> Any:
+        return self.xp.asnumpy(values)
+
     def room_bytes(self) -> int:
         return max(0, self.limit_bytes - int(self._pool.used_bytes()))
 
     def release(self) -> None:
-        self._residents.clear()
+        super().release()
         self.xp.fft.config.get_plan_cache().clear()
         self._pool.free_all_blocks()
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+if importlib.util.find_spec("mpr_dist") is None:  # tests of the kernels run without anything being installed
+    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 if TYPE_CHECKING:  # tests of the kernels run where most of what the workflow needs is not installed
     from mpr_dist.workflow.simulate import SimulatedProject

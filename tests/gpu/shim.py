@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,9 +21,31 @@ import numpy as np
 import scipy.fft
 import scipy.linalg
 
-from mpr_dist.arrays import Device, Kernel
+from mpr_dist.arrays import AnyCard, Kernel
 
 HERE = Path(__file__).parent
+
+
+class Memory:
+    """Bytes of all arrays of the pretended card that are alive; more than ``limit`` is refused, as on a real one."""
+
+    def __init__(self) -> None:
+        self.live = self.peak = 0
+        self.limit: int | None = None
+
+    def hold(self, array: np.ndarray) -> None:
+        """Count an array until nobody uses it."""
+        if self.limit is not None and self.live + array.nbytes > self.limit:
+            raise MemoryError(f"{array.nbytes} bytes beyond {self.live} of {self.limit}")
+        self.live += array.nbytes
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(array, self._release, array.nbytes)
+
+    def _release(self, nbytes: int) -> None:
+        self.live -= nbytes
+
+
+MEMORY = Memory()
 
 
 class StrictArray(np.ndarray):
@@ -63,6 +86,8 @@ def _plain(value: Any) -> Any:
 
 def _strict(value: Any) -> Any:
     if isinstance(value, np.ndarray):
+        if value.base is None and not isinstance(value, StrictArray):  # no view of another
+            MEMORY.hold(value)
         return value.view(StrictArray)
     # as with cupy, sums and single elements stay on the card
     if isinstance(value, np.generic):
@@ -85,38 +110,34 @@ class StrictModule:
         return lambda *a, **k: _strict(found(*_plain(a), **_plain(k)))
 
 
-class ShimCard(Device):
+class ShimCard(AnyCard):
     """What ``Card`` is for cupy.
 
     Attributes:
         backward: threads run last to first; order: of the blocks of a launch, from their number.
         refusals: so many launches still fail, as if memory had run out.
-        room: bytes that may still be allocated, as it says; nothing is counted.
+        room: bytes that may still be allocated, as it says, while ``MEMORY`` has no limit.
     """
 
     name = "shim"
-    is_card = True
-    real = np.float32
     xp = StrictModule(np)
     fft = StrictModule(scipy.fft)
 
     def __init__(self, backward: bool = False, order: Callable[[int], Sequence[int]] = range) -> None:
+        super().__init__()
         self.backward, self.order = backward, order
         self.refusals, self.room = 0, 1 << 31
 
     def put(self, values: Any, dtype: Any = None) -> Any:
         if isinstance(values, StrictArray):
             return _strict(np.asarray(_plain(values), dtype, order="C"))
-        return np.array(values, dtype, order="C").view(StrictArray)
+        return _strict(np.array(values, dtype, order="C"))
 
     def take(self, values: Any) -> Any:
         return np.array(_plain(values))
 
-    def resident(self, values: Any) -> Any:
-        return self.put(values)
-
     def room_bytes(self) -> int:
-        return self.room
+        return self.room if MEMORY.limit is None else max(0, MEMORY.limit - MEMORY.live)
 
     def factorised(self, matrix: Any) -> Callable[[Any], Any]:
         factor = scipy.linalg.cho_factor(_plain(matrix), lower=True)

@@ -5,10 +5,12 @@ Without a card the CUDA text runs on the CPU, on arrays that do not mix with the
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import shim
 from planted import NEAR, SPECIES, draw
 
 from mpr_dist.arrays import HOST
@@ -124,6 +126,38 @@ def test_blocks_and_slabs_change_no_bit(shim_card, drawn):
     assert sums[1].tobytes() == sums[0].tobytes()
     assert sums[0].any()
     assert shim_card.refusals == 0
+
+
+def test_a_series_that_a_card_cannot_hold(shim_card, drawn):
+    """A third of what images, references and sums need together: the same bits, and never more than that.
+
+    Refinement and back-projection go block by block and slab by slab; what cannot be divided the host does.
+    """
+    start = drawn.start.series, SPECIES, drawn.start.particles[0]
+    data = placed(drawn.data, shim_card)
+    expected = products(*start[::2], data)
+    sums = [np.zeros(accumulator_shape(SPECIES), np.int64) for _ in range(2)]
+    backproject(sums[0], *start, data.images)
+    del data
+    gc.collect()
+    needed = drawn.data.images.values.nbytes + drawn.data.reference.volumes.nbytes + sums[0].nbytes
+    try:
+        shim.MEMORY.limit = shim.MEMORY.live + needed // 3
+        shim.MEMORY.peak = shim.MEMORY.live
+        with ImageRoom(device=shim_card) as room:
+            values = room.place(drawn.data.images.values.shape)
+            for t in range(values.shape[1]):
+                values[np.arange(values.shape[0]), t] = shim_card.put(drawn.data.images.values[:, t])
+            small = replace(drawn.data, images=replace(drawn.data.images, values=values))
+            found = products(*start[::2], small)
+            backproject(sums[1], *start, small.images)
+            result = refined(drawn, small)
+        assert shim.MEMORY.peak <= shim.MEMORY.limit
+    finally:
+        shim.MEMORY.limit = None
+    assert found.dd.tobytes() == expected.dd.tobytes()
+    assert sums[1].tobytes() == sums[0].tobytes()
+    assert result.found
 
 
 def a_tilt(rng, shape):
