@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from m_project import HASH, NAME, SAMPLES, SOURCE_GUID, SPECIES_GUID, MProject, copy_of, make_m_project
 
@@ -26,7 +27,7 @@ from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import advance, load_population
 from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.storage.relion import read_particles
-from mpr_dist.storage.star import read_blocks
+from mpr_dist.storage.star import read_blocks, write_table
 from mpr_dist.storage.warp_settings import read_settings
 from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
 from mpr_dist.workflow.create import create_population
@@ -36,7 +37,7 @@ from mpr_dist.workflow.import_m import MImportSummary, import_m
 from mpr_dist.workflow.import_relion import add_relion_source
 from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest
+from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
 from mpr_dist.workflow.recovery import load_series
 
 
@@ -266,6 +267,28 @@ def test_warp_there_and_back(project, tmp_path):
     assert written.half.tolist() == table.half.tolist()
     assert "rlnDetectorPixelSize" in written.reading.positions or "rlnImagePixelSize" in written.reading.positions
     assert set(table.columns) - set(written.columns) == {f"rlnOrigin{axis}Angst" for axis in "XYZ"}
+
+
+def test_a_table_of_warp_1_there_and_back(project, tmp_path):
+    """In the form of RELION 3.0, as Warp exports particles: numbers, names and other columns as they were."""
+    place, angles = project.particles[NAME].position_A[:, 0] / 5.0, project.particles[NAME].angles_deg[:, 0]
+    columns = {f"rlnCoordinate{axis}": place[:, i] for i, axis in enumerate("XYZ")}
+    columns |= {f"rlnAngle{name}": angles[:, i] for i, name in enumerate(("Rot", "Tilt", "Psi"))}
+    columns |= {"rlnMicrographName": [f"{NAME}.tomostar"] * 8, "rlnMagnification": 10000.0, "rlnDetectorPixelSize": 5.0}
+    columns |= {"rlnImageName": [f"subtomo/{NAME}/{i:07d}_5.00A.mrc" for i in range(8)], "rlnVoltage": 300.0}
+    write_table(tmp_path / "x.star", {"": pd.DataFrame(columns)})
+    pop, relion = create_population(tmp_path / "pop", "test").path, project.files.root / "relion"
+    add_warp_source(pop, SourceRequest("a", project.files.settings))
+    maps = (relion / "half1.mrc", relion / "half2.mrc", relion / "mask.mrc")
+    add_species(pop, SpeciesRequest("phantom", *maps, tmp_path / "x.star", 128.0, "O"))
+    export(ExportRequest(pop, tmp_path / "out"), "warp")
+    old, new = (read_blocks(path)[""] for path in (tmp_path / "x.star", tmp_path / "out" / "phantom_particles.star"))
+    assert set(new.columns) == {*old.columns, "rlnRandomSubset"}
+    for name in old.columns:
+        if old[name].dtype.kind == "f":
+            np.testing.assert_allclose(new[name], old[name], atol=1e-6)
+        else:
+            assert new[name].tolist() == old[name].tolist()
 
 
 def test_a_soft_mask_of_m_is_made_binary(m, tmp_path):
