@@ -1,4 +1,4 @@
-"""mpr-dist benchmark scaling, driver, schedule"""
+"""mpr-dist benchmark kernels, iteration, scaling, driver, schedule"""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other program
 Folder = Annotated[
     Path | None, typer.Option(help="Where to make the data, such as the shared disk [default: the temporary folder].")
 ]
+
+
+@app.command(epilog=examples("mpr-dist benchmark kernels", "mpr-dist benchmark kernels --boxes 96 --json"))
+def kernels(
+    boxes: Annotated[str, typer.Option(metavar="N,N", help="Boxes, in px.")] = "64,128,256",
+    device: Annotated[str, typer.Option(help="What to measure: cpu.")] = "cpu",
+    json: AsJson = False,
+) -> None:
+    """Time fused pass, insertion and extraction per Fourier sample and core, beside their bounds and plain loops."""
+    from mpr_dist.workflow.benchmark_kernels import measure_kernels
+    from mpr_dist.workflow.benchmark_tables import kernels_lines, kernels_record
+
+    measured = measure_kernels(_numbers(boxes, "--boxes"), _quietly, device)
+    _print(json, kernels_record(measured), kernels_lines(measured))
 
 
 @app.command(epilog=examples("mpr-dist benchmark scaling", "mpr-dist benchmark scaling --workers 1,2,4,8 --json"))
@@ -80,10 +94,8 @@ def _quietly(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, option: str = "--workers") -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise InputError(
-            f"--workers needs whole numbers with commas between them, such as 1,2; got {text!r}"
-        ) from error
+        raise InputError(f"{option} needs whole numbers with commas between them, such as 1,2; got {text!r}") from error

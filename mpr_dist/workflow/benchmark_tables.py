@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from mpr_dist.workflow.benchmark_driver import DriverCost
+from mpr_dist.workflow.benchmark_kernels import KernelTimes
 from mpr_dist.workflow.benchmark_machine import machine
 from mpr_dist.workflow.benchmark_scaling import Scaling
 from mpr_dist.workflow.benchmark_schedule import Schedule
@@ -71,6 +72,26 @@ def schedule_lines(simulated: Sequence[Schedule]) -> list[str]:
         ("costliest series over the load of a worker", f"{max(one.longest for one in simulated):.2f} at worst"),
     ]
     return [f"{len(simulated)} simulations", *_aligned(rows)]
+
+
+def kernels_record(measured: KernelTimes) -> dict[str, Any]:
+    return {**_head(), **asdict(measured)}
+
+
+def kernels_lines(measured: KernelTimes) -> list[str]:
+    rates = measured.rates
+    rows = [("kernel", "box", "ns", "bound: bytes", "bound: operations", "peer", "ratio")]
+    for t in measured.times:
+        rows.append((
+            t.kernel, f"{t.box_px} px", f"{t.ns:.1f}", f"{t.bytes_ns:.1f} ({t.bytes_per_sample:.0f} B)",
+            f"{t.operations_ns:.1f} ({t.operations_per_sample:.0f})", f"{t.peer_ns:.1f} ({t.peer})",
+            f"{t.peer_ns / t.ns:.1f}",
+        ))  # fmt: skip
+    speed = (
+        f"one core of the {measured.device}: {rates.operations_per_s / 1e9:.1f} Gflop/s, reads "
+        f"{rates.read / 1e9:.1f} GB/s, reads and writes {rates.updated / 1e9:.1f} GB/s"
+    )
+    return [*_foot(), speed, "nanoseconds per Fourier sample and core:", *_aligned(rows)]
 
 
 def _head() -> dict[str, Any]:
