@@ -32,6 +32,23 @@ def kernels(
     _print(json, kernels_record(measured), kernels_lines(measured))
 
 
+@app.command(epilog=examples("mpr-dist benchmark iteration", "mpr-dist benchmark iteration --box 64 --json"))
+def iteration(
+    box: Annotated[int, typer.Option(help="Box of the maps, in px; the particles are half as wide.")] = 128,
+    series: Annotated[int, typer.Option(help="Simulated tilt series.")] = 1,
+    tilts: Annotated[int, typer.Option(help="Tilts of each, from -60 to 60 degrees.")] = 41,
+    particles: Annotated[int, typer.Option(help="Particles of each.")] = 100,
+    folder: Folder = None,
+    json: AsJson = False,
+) -> None:
+    """Time the second iteration of a run with one thread, phase by phase, on simulated series."""
+    from mpr_dist.workflow.benchmark_iteration import measure_iteration
+    from mpr_dist.workflow.benchmark_tables import iteration_lines, iteration_record
+
+    measured = measure_iteration(box, (series, tilts, particles), _quietly, folder, progress())
+    _print(json, iteration_record(measured), iteration_lines(measured))
+
+
 @app.command(epilog=examples("mpr-dist benchmark scaling", "mpr-dist benchmark scaling --workers 1,2,4,8 --json"))
 def scaling(
     workers: Annotated[str, typer.Option(metavar="N,N", help="Numbers of workers to compare, of one thread.")] = "1,2",

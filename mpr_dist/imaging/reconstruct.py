@@ -83,6 +83,10 @@ def backproject(
         )
 
 
+# edge of the cubes in which sums are symmetrised, cells
+CUBE = 8
+
+
 @dataclass(frozen=True, eq=False)
 class FourierSums:
     """Sums of a half-set after symmetry, on a device: (nz, ny, nx) complex128 numerator and float64 weight, kx >= 0."""
@@ -156,36 +160,65 @@ def _along_helix(sums: Any, helix: CellHelix, device: Device) -> Any:
 
 @nb.njit(parallel=True, nogil=True, cache=True)
 def _symmetrise(sums, matrices):  # type: ignore[no-untyped-def]
-    """Sum over rotated copies, trilinear; exact where a rotation permutes the axes."""
+    """Sum over rotated copies, trilinear; exact where a rotation permutes the axes.
+
+    Cell by cell of small cubes: their rotated copies stay in the cache, whole lines of cells would not.
+    """
     nz, ny, nx, _ = sums.shape
-    c = nz // 2
-    r2_max = (c - 1.0) ** 2
+    whole = np.array([np.all(np.rint(matrix) == matrix) for matrix in matrices])
     out = np.zeros_like(sums)
-    for iz in nb.prange(nz):
-        for iy in range(ny):
-            for ix in range(nx):
-                z, y, x = float(iz - c), float(iy - c), float(ix)
-                if x * x + y * y + z * z > r2_max:
-                    continue
-                for m in range(len(matrices)):
-                    a = matrices[m]
-                    kx = a[0, 0] * x + a[0, 1] * y + a[0, 2] * z
-                    ky = a[1, 0] * x + a[1, 1] * y + a[1, 2] * z
-                    kz = a[2, 0] * x + a[2, 1] * y + a[2, 2] * z
-                    sign = 1.0
-                    if kx < 0:
-                        kx, ky, kz, sign = -kx, -ky, -kz, -1.0
-                    jx, jy, jz = int(kx), int(np.floor(ky)) + c, int(np.floor(kz)) + c
-                    fx, fy, fz = kx - jx, ky + c - jy, kz + c - jz
-                    for corner in range(8):
-                        dx, dy, dz = corner & 1, (corner >> 1) & 1, corner >> 2
-                        w = (fx if dx else 1 - fx) * (fy if dy else 1 - fy) * (fz if dz else 1 - fz)
-                        if w > 0:
-                            v = sums[jz + dz, jy + dy, jx + dx]
-                            out[iz, iy, ix, 0] += w * v[0]
-                            out[iz, iy, ix, 1] += w * sign * v[1]
-                            out[iz, iy, ix, 2] += w * v[2]
+    cubes_y, cubes_x = (ny + CUBE - 1) // CUBE, (nx + CUBE - 1) // CUBE
+    for slab in nb.prange((nz + CUBE - 1) // CUBE):
+        for cube in range(cubes_y * cubes_x):
+            y, x = cube // cubes_x * CUBE, cube % cubes_x * CUBE
+            for iz in range(slab * CUBE, min(slab * CUBE + CUBE, nz)):
+                for iy in range(y, min(y + CUBE, ny)):
+                    for ix in range(x, min(x + CUBE, nx)):
+                        _add_copies(sums, matrices, whole, iz, iy, ix, out[iz, iy, ix])
     return out
+
+
+@nb.njit(inline="always")
+def _add_copies(sums, matrices, whole, iz, iy, ix, out):  # type: ignore[no-untyped-def]
+    """Sum of all copies of one cell."""
+    c = sums.shape[0] // 2
+    z, y, x = float(iz - c), float(iy - c), float(ix)
+    if x * x + y * y + z * z > (c - 1.0) ** 2:
+        return
+    re, im, weight = 0.0, 0.0, 0.0
+    for m in range(len(matrices)):
+        a = matrices[m]
+        kx = a[0, 0] * x + a[0, 1] * y + a[0, 2] * z
+        ky = a[1, 0] * x + a[1, 1] * y + a[1, 2] * z
+        kz = a[2, 0] * x + a[2, 1] * y + a[2, 2] * z
+        sign = 1.0
+        if kx < 0:
+            kx, ky, kz, sign = -kx, -ky, -kz, -1.0
+        if whole[m]:
+            jz, jy, jx = int(kz) + c, int(ky) + c, int(kx)
+            r, i, w = sums[jz, jy, jx, 0], sums[jz, jy, jx, 1], sums[jz, jy, jx, 2]
+        else:
+            r, i, w = _between(sums, kx, ky, kz, c)
+        re, im, weight = re + r, im + sign * i, weight + w
+    out[0], out[1], out[2] = re, im, weight
+
+
+@nb.njit(inline="always")
+def _between(sums, kx, ky, kz, c):  # type: ignore[no-untyped-def]
+    """The sums at a place between cells, trilinear."""
+    jx, jy, jz = int(kx), int(np.floor(ky)) + c, int(np.floor(kz)) + c
+    fx, fy, fz = kx - jx, ky + c - jy, kz + c - jz
+    re, im, weight = 0.0, 0.0, 0.0
+    for dz in range(2):
+        wz = fz if dz else 1 - fz
+        for dy in range(2):
+            wzy = wz * (fy if dy else 1 - fy)
+            cells = sums[jz + dz, jy + dy]
+            a, b = wzy * (1 - fx), wzy * fx
+            re += a * cells[jx, 0] + b * cells[jx + 1, 0]
+            im += a * cells[jx, 1] + b * cells[jx + 1, 1]
+            weight += a * cells[jx, 2] + b * cells[jx + 1, 2]
+    return re, im, weight
 
 
 def _planes(shape: tuple[int, ...], device: Device = HOST) -> Iterator[tuple[int, Any]]:

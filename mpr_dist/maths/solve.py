@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import scipy.linalg
+
 from mpr_dist.arrays import HOST, Device, there_or_here
 from mpr_dist.units import F64
 
@@ -46,13 +49,26 @@ def _solved(equations: NormalEquations, damping: float, device: Device) -> tuple
     if not equations.p.size:
         return device.take(device.factorised(s)(g)), device.take(xp.zeros_like(h))
     p = p + damping * xp.eye(p.shape[-1]) * p
-    p_inverse = device.inverse(p)
-    n, points, k = b.shape
-    coupled = xp.einsum("npk,pkl->npl", b, p_inverse).reshape(n, points * k)
-    reduced = s - coupled @ b.reshape(n, points * k).T
-    x = device.factorised(reduced)(g - coupled @ h.ravel())
-    y = xp.einsum("pkl,pl->pk", p_inverse, h - xp.einsum("npk,n->pk", b, x))
+    below = device.inverse(xp.linalg.cholesky(p))
+    coupled = _coupled(b, below, device)
+    right = xp.einsum("pkl,pl->pk", below, h)
+    x = device.factorised(_reduced(s, coupled, device))(g - coupled @ right.ravel())
+    y = xp.einsum("plk,pl->pk", below, right - (x @ coupled).reshape(right.shape))
     return device.take(x), device.take(y)
+
+
+def _coupled(b: Any, below: Any, device: Device) -> Any:
+    """(n, points k) B L^-T for P = L L^T and ``below`` = L^-1."""
+    return device.xp.einsum("npk,plk->npl", b, below).reshape(len(b), -1)
+
+
+def _reduced(s: Any, coupled: Any, device: Device) -> Any:
+    """S - B P^-1 B^T. On the host half of the products are enough, and s is overwritten."""
+    if device.is_card:
+        return s - coupled @ coupled.T
+    # transposed, arrays are in the order of LAPACK
+    lower = scipy.linalg.blas.dsyrk(-1.0, coupled.T, 1.0, s.T, trans=1, lower=1, overwrite_c=1)
+    return np.asarray(lower)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +90,23 @@ def _inverted(equations: NormalEquations, device: Device) -> Covariance:
     s, b, p, _, _ = _there(equations, device)
     if not equations.p.size:
         return Covariance(device.take(device.inverse(s)), device.take(xp.zeros_like(b)), device.take(p))
-    p_inverse = device.inverse(p)
-    n, points, k = b.shape
-    coupled = xp.einsum("npk,pkl->npl", b, p_inverse)
-    flat = coupled.reshape(n, points * k)
-    reduced = s - flat @ b.reshape(n, points * k).T
-    dense = device.factorised(reduced)(xp.eye(n))
-    spread = (dense @ flat).reshape(n, points, k)
-    of_points = p_inverse + xp.einsum("npk,npl->pkl", coupled, spread)
+    below = device.inverse(xp.linalg.cholesky(p))
+    coupled = _coupled(b, below, device)
+    dense = _inverse(_reduced(xp.array(s), coupled, device), device)
+    spread = xp.einsum("npl,plk->npk", (dense @ coupled).reshape(b.shape), below)
+    back = xp.einsum("npl,plk->npk", coupled.reshape(b.shape), below)
+    of_points = xp.swapaxes(below, 1, 2) @ below + xp.einsum("npk,npl->pkl", back, spread)
     return Covariance(device.take(dense), device.take(-spread), device.take(of_points))
+
+
+def _inverse(lower: Any, device: Device) -> Any:
+    """Inverse of a symmetric positive definite matrix of which the lower half is given; LinAlgError if it is none."""
+    if device.is_card:
+        return device.factorised(lower)(device.xp.eye(len(lower)))
+    factor, wrong = scipy.linalg.lapack.dpotrf(lower, lower=1, overwrite_a=1)
+    if wrong == 0:
+        factor, wrong = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+    if wrong:
+        raise np.linalg.LinAlgError("the normal matrix is not positive definite")
+    half = np.tril(factor)
+    return half + np.tril(half, -1).T

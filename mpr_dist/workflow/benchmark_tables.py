@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from mpr_dist.workflow.benchmark_driver import DriverCost
+from mpr_dist.workflow.benchmark_iteration import MOST, IterationTime
 from mpr_dist.workflow.benchmark_kernels import KernelTimes
 from mpr_dist.workflow.benchmark_machine import machine
 from mpr_dist.workflow.benchmark_scaling import Scaling
@@ -92,6 +93,20 @@ def kernels_lines(measured: KernelTimes) -> list[str]:
         f"{rates.read / 1e9:.1f} GB/s, reads and writes {rates.updated / 1e9:.1f} GB/s"
     )
     return [*_foot(), speed, "nanoseconds per Fourier sample and core:", *_aligned(rows)]
+
+
+def iteration_record(measured: IterationTime) -> dict[str, Any]:
+    return {**_head(), **asdict(measured), "share": measured.share}
+
+
+def iteration_lines(measured: IterationTime) -> list[str]:
+    m = measured
+    rows = [("phase", "CPU", "share")]
+    rows += [(name, f"{m.seconds[name]:.2f} s", f"{100 * share:.1f} %") for name, share in m.share.items()]
+    rows.append(("other threads", f"{m.other_threads_s:.2f} s", f"{100 * m.other_threads_s / m.total_s:.1f} %"))
+    load = f"{m.series} series, {m.tilts} tilts, {m.particles} particles each, box {m.box_px} px"
+    what = f"more than {100 * MOST:.0f} % besides the two passes: {', '.join(m.too_long) or 'none'}"
+    return [*_foot(), f"{load}: {m.total_s:.1f} s of one core, {m.wall_s:.1f} s by the clock", *_aligned(rows), what]
 
 
 def _head() -> dict[str, Any]:
