@@ -59,12 +59,12 @@ def _solved(equations: NormalEquations, damping: float, device: Device) -> tuple
 
 def _coupled(b: Any, below: Any, device: Device) -> Any:
     """(n, points k) B L^-T for P = L L^T and ``below`` = L^-1."""
-    return device.xp.einsum("npk,plk->npl", b, below).reshape(len(b), -1)
+    return device.xp.einsum("npk,plk->npl", b, below).reshape(len(b), b.shape[1] * b.shape[2])
 
 
 def _reduced(s: Any, coupled: Any, device: Device) -> Any:
     """S - B P^-1 B^T. On the host half of the products are enough, and s is overwritten."""
-    if device.is_card:
+    if device.is_card or not s.size:
         return s - coupled @ coupled.T
     # transposed, arrays are in the order of LAPACK
     lower = scipy.linalg.blas.dsyrk(-1.0, coupled.T, 1.0, s.T, trans=1, lower=1, overwrite_c=1)
@@ -101,7 +101,7 @@ def _inverted(equations: NormalEquations, device: Device) -> Covariance:
 
 def _inverse(lower: Any, device: Device) -> Any:
     """Inverse of a symmetric positive definite matrix of which the lower half is given; LinAlgError if it is none."""
-    if device.is_card:
+    if device.is_card or not lower.size:
         return device.factorised(lower)(device.xp.eye(len(lower)))
     factor, wrong = scipy.linalg.lapack.dpotrf(lower, lower=1, overwrite_a=1)
     if wrong == 0:
