@@ -30,6 +30,8 @@ from mpr_dist.workflow.recovery import load_series
 if TYPE_CHECKING:
     import pandas as pd
 
+LEAST_A = 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class ExportedSeries:
@@ -143,7 +145,8 @@ def _species(
     if moves:
         write_motion(out / f"motion{suffix}.star", motion)
     _write_set(out, suffix, moves, at)
-    return _numbers(species, of_relion, moves, suffix)
+    stretch = max(float(np.abs(each.series.optics.magnification - np.eye(2)).max()) for each in exported)
+    return _numbers(species, of_relion, moves, suffix, stretch * species.species.diameter_A / 2)
 
 
 def _write_set(out: Path, suffix: str, moves: bool, at: SpeciesAt) -> None:
@@ -156,7 +159,9 @@ def _write_set(out: Path, suffix: str, moves: bool, at: SpeciesAt) -> None:
     write_table(out / f"optimisation_set{suffix}.star", {"": named})
 
 
-def _numbers(species: SpeciesFiles, made: list[ParticlesForRelion], moves: bool, suffix: str) -> dict[str, Any]:
+def _numbers(
+    species: SpeciesFiles, made: list[ParticlesForRelion], moves: bool, suffix: str, stretch_A: float
+) -> dict[str, Any]:
     def rms(name: str) -> float:
         return float(np.sqrt(np.mean(np.concatenate([np.square(getattr(m, name)).ravel() for m in made]))))
 
@@ -172,11 +177,14 @@ def _numbers(species: SpeciesFiles, made: list[ParticlesForRelion], moves: bool,
         f"{most('error_A'):.3f} A at most ({how}); of views {rms('view_deg'):.3f} degrees rms, {edge_A:.3f} A at the "
         f"edge of the particle; of defocus {rms('defocus_A'):.1f} A rms"
     )
+    if stretch_A > LEAST_A:
+        line += f"; magnification is not written, {stretch_A:.3f} A at the edge of the particle"
     return {
         "name": species.name,
         "particles": count,
         "error_A": {"rms": rms("error_A"), "most": most("error_A"), "rms_without_motion": rms("without_motion_A")},
         "view_error_deg": {"rms": rms("view_deg"), "most": most("view_deg"), "rms_A_at_edge": edge_A},
+        "magnification_error_A": stretch_A,
         "defocus_error_A": {"rms": rms("defocus_A"), "most": most("defocus_A")},
         "lines": [line],
     }

@@ -13,6 +13,7 @@ from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import relion as names
+from mpr_dist.storage.relion_aberrations import EVEN, ODD
 from mpr_dist.storage.relion_tomograms import NAME
 from mpr_dist.workflow.export_relion_tables import OPTICS, visible_frames
 
@@ -90,11 +91,20 @@ def _with_optics(frame: pd.DataFrame, optics: Optics, source: Source, species: S
     if GROUP not in frame:
         frame[GROUP] = 1
     # the phases are of opposite sign, and RELION's even list begins with the constant term
-    if any(optics.zernike_odd):
-        frame["rlnOddZernike"] = _list(-np.array(optics.zernike_odd))
-    if any(optics.zernike_even):
-        frame["rlnEvenZernike"] = _list(np.array([0.0, *optics.zernike_even]))
+    for name, values in ((ODD, [-c for c in optics.zernike_odd]), (EVEN, [0.0, *optics.zernike_even])):
+        if any(values) and not (name in frame and _is_list(str(frame[name].iloc[0]), values)):
+            frame[name] = _list(np.array(values))
     return frame
+
+
+def _is_list(text: str, values: list[float]) -> bool:
+    """Whether a text lists these numbers, to the digits of a float32; the first even one means nothing."""
+    parts = text.strip().strip("[]").split(",")
+    if len(parts) != len(values) or not all(part.strip() for part in parts):
+        return False
+    there = np.array(parts, np.float64)
+    first = 1 if values[0] == 0 else 0
+    return bool(np.allclose(there[first:], values[first:], rtol=1e-6, atol=0.0))
 
 
 def _list(values: np.ndarray) -> str:
@@ -109,7 +119,7 @@ def split_optics(frames: list[pd.DataFrame]) -> tuple[dict[str, int], pd.DataFra
     import pandas as pd
 
     together = pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
-    for name in ("rlnOddZernike", "rlnEvenZernike"):
+    for name in (ODD, EVEN):
         if name in together:
             together[name] = together[name].fillna("[0]")
     shared = [name for name in OPTICS if name in together]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from mpr_dist.storage.image_file import in_stack
 from mpr_dist.storage.mrc import read_header
 from mpr_dist.storage.particle_columns import list_of, series_key
 from mpr_dist.storage.publish import disk
+from mpr_dist.storage.relion_aberrations import Aberrations, read_aberrations
 from mpr_dist.storage.relion_paths import find_file, split_name
 from mpr_dist.storage.relion_tilts import read_tilts
 from mpr_dist.storage.relion_tomograms import TILTS_FILE, TomogramTable, read_tomograms, write_tomograms
@@ -57,11 +58,12 @@ def add_relion_source(path: Path, request: SourceRequest) -> SourceSummary:
     """
     with opened(path) as population:
         table = read_tomograms(request.settings)
+        aberrations, told_of = read_aberrations(request.settings)
         candidates: list[_Candidate] = []
         left_out: list[tuple[str, str]] = []
         for row in _chosen(table, request):
             try:
-                candidates.append(_examine(table, row, request))
+                candidates.append(_examine(table, row, request, aberrations))
             except MprError as error:
                 left_out.append((series_key(table.names[row]), str(error)))
         kept, others = of_one_kind(candidates)
@@ -76,7 +78,7 @@ def add_relion_source(path: Path, request: SourceRequest) -> SourceSummary:
         source = Source(request.name, table.path.absolute(), series, pixel, image_px, volume_px, request.max_tilts)
         _publish(population, source, table, kept)
     rows = {c.entry.name: c.relion.n_tilts for c in kept}
-    return SourceSummary(source, rows, tuple(left_out), _reading(source, table, kept, len(left_out)))
+    return SourceSummary(source, rows, tuple(left_out), _reading(source, table, kept, len(left_out)).plus(*told_of))
 
 
 def _chosen(table: TomogramTable, request: SourceRequest) -> list[int]:
@@ -90,13 +92,18 @@ def _chosen(table: TomogramTable, request: SourceRequest) -> list[int]:
     return [row for row, name in enumerate(names) if name in wanted]
 
 
-def _examine(table: TomogramTable, row: int, request: SourceRequest) -> _Candidate:
+def _examine(
+    table: TomogramTable, row: int, request: SourceRequest, aberrations: Mapping[str, Aberrations]
+) -> _Candidate:
     relion, frame = read_tilts(table, row)
     file, _ = table.tilts(row)
     images = _images(table, relion, file)
     image_px, header_A = _image_header(images)
     name = series_key(relion.name)
     made = series_of(name, relion, image_px, images)
+    phases = aberrations.get(name, Aberrations())
+    optics = replace(made.series.optics, zernike_odd=phases.odd, zernike_even=phases.even)
+    made = replace(made, series=replace(made.series, optics=optics))
     active = chosen_tilts(made.series, request.max_tilts, request.include_deselected)
     if not active.any():
         raise SeriesError(f"all {relion.n_tilts} tilts have rlnCtfScalefactor 0; --include-deselected uses them")
@@ -168,7 +175,8 @@ def _reading(source: Source, table: TomogramTable, kept: Sequence[_Candidate], l
     shifts = "rlnTomoX/YShiftAngst in A, added in the image; angles are rlnTomoXTilt, YTilt, ZRot, and YTilt is -angle."
     if one.projection is not None:
         shifts = (
-            "those of RELION-4's matrices, in pixels, without the pixel that RELION 4.0 itself added to coordinates."
+            "those of RELION-4's matrices, in pixels; the pixel that RELION 4.0 itself added to coordinates is not "
+            "added, refining particles takes it up."
         )
     hands = " and ".join(f"{hand:g}" for hand in sorted({c.relion.hand for c in kept}, reverse=True))
     names = f"rlnTomoName, such as '{one.name}'; images such as '{one.images[0]}'; rlnTomoHand is {hands}."
