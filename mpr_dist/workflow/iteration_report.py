@@ -66,7 +66,7 @@ def report_data(population: Population, files: IterationFiles) -> ReportData:
         learned=settings.learns_priors,
         failures=tuple((name, f"{one.outcome}: {one.reason}") for name, one in sorted(found.failed.items())),
         warnings=(*_about_hosts(found), *_warnings(refine, details, per_half)),
-        facts=tuple(_facts(files, population)),
+        facts=(*_about_movies(details), *_facts(files, population)),
     )
 
 
@@ -227,6 +227,12 @@ def _fell(score: Sequence[float | None] | None) -> bool:
 def _list(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def _about_movies(details: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    made, refined = (sum(one.get(key, 0) for one in details.values()) for key in ("movies", "movies_refined"))
+    if made:
+        yield "tilt movies", f"averages of {made} tilts were made again; motion was refined in {refined} of them"
 
 
 def _facts(files: IterationFiles, population: Population) -> Iterator[tuple[str, str]]:

@@ -44,7 +44,8 @@ def read_details(files: IterationFiles, name: str) -> dict[str, Any]:
     details = numbers.get(DETAILS, {})
     listed = details.get("classes", [])
     classes = {one["name"]: one for one in listed} if isinstance(listed, list) else {}  # older files knew less
-    return {"passes": numbers.get("passes") or 0, **details, "classes": classes}
+    movies = {name: int(numbers.get(name) or 0) for name in ("movies", "movies_refined")}
+    return {"passes": numbers.get("passes") or 0, **movies, **details, "classes": classes}
 
 
 def over_all(details: Details) -> dict[str, dict[str, Any]]:

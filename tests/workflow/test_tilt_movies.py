@@ -24,6 +24,7 @@ from mpr_dist.storage.population import load_population
 from mpr_dist.storage.warp_project import WarpProject
 from mpr_dist.workflow.import_simulated import import_simulated
 from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.iteration_report import report_data
 from mpr_dist.workflow.movies import _as_average
 from mpr_dist.workflow.physics import Physics
 from mpr_dist.workflow.recovery import load_series, map_quality
@@ -73,6 +74,12 @@ def errors(found, index: int = 0) -> np.ndarray:
 
 def xml_of(population: Population, tilt: int) -> Path:
     return population.files(2).root / "movies" / SERIES / f"{SERIES}_{tilt:03d}.xml"
+
+
+def test_the_report_tells(refined):
+    facts = dict(report_data(refined, refined.files(2)).facts)
+    assert facts["tilt movies"] == "averages of 7 tilts were made again; motion was refined in 7 of them"
+    assert "tilt movies" not in dict(report_data(refined, refined.files(1)).facts)
 
 
 def test_planted_motion_is_found(refined):
