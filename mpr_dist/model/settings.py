@@ -159,6 +159,11 @@ class RefineSettings:
             raise InputError(f"weights by position need at least 1 x 1 nodes, got {self.location_grid}")
         if self.only_weights and not self.weights:
             raise InputError("only_weights needs weights: series, tilt or position")
+        if self.weights and not self.only_weights and self.max_passes < 2 * LEAST_PASSES:
+            raise InputError(
+                f"max_passes must be {2 * LEAST_PASSES} or more with weights, got {self.max_passes}: they are fitted "
+                "twice in an iteration"
+            )
         if self.max_passes < LEAST_PASSES:
             raise InputError(f"max_passes must be {LEAST_PASSES} or more, got {self.max_passes}: fewer allow no step")
 

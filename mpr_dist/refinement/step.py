@@ -171,7 +171,7 @@ def _refine_agreeing(
         known = with_weights(known, settled.weights, imported)
     pairs = [_pairs(before, after) for before, after in ((own, own_end), (cross, cross_end))]
     return SeriesResult(
-        _damped(taken, imported),
+        taken if settings.weights == "series" else _damped(taken, imported),
         known,
         settled.passes + OTHER_PASSES + bool(decisions),
         (settled.first, last.likelihood),

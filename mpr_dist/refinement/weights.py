@@ -3,9 +3,9 @@
 The sum <X,m> over all images of a tilt in one ring of frequencies is, on average,
     scale exp(B q^2 / 4) reference(q) x expected
 with ``expected`` as everything but the image itself places it (``cavity``), and a factor reference(q), about 1, for
-what the half-map lost: it is common to all tilts and never mistaken for a property of one. The logarithm of this is
-linear in what is sought, so one climb with Gaussian priors serves series, tilts and places. Neighbours in dose hold
-each other by the priors of ``classes.amplitude``.
+what the half-map of a species lost: it is common to all tilts and never mistaken for a property of one. The logarithm
+of this is linear in what is sought, so one climb with Gaussian priors serves series, tilts and places. Neighbours in
+dose hold each other by the priors of ``classes.amplitude``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from mpr_dist.imaging.ctf import anisotropy_A2, tilt_bfactors_A2, tilt_scales
 from mpr_dist.maths.splines import natural_weights
@@ -40,12 +41,13 @@ LOCATION_LENGTH = 0.5
 SECTORS = 6
 ROUNDS, CLIMBS = 4, 15
 ENOUGH = 1e-6
+SUMS = ("xm", "expected", "variance", "scatter")
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
     """Attributes:
-    values: (n,); covariance: (n, n), inverse of the normal matrix.
+    values: (n,); covariance: (n, n), inverse of the normal matrix, times the misfit if that is larger than 1.
     misfit: mean square of residuals over their variance, 1 when the model holds.
     """
 
@@ -88,7 +90,7 @@ def fit_log_linear(cells: Agreement, design: F64, covariance: F64, start: F64) -
             else:
                 damping *= 10
     misfit = float((weight * residual**2).mean()) if weight.size else 1.0
-    return Fit(values, np.linalg.inv(normal), misfit)
+    return Fit(values, max(misfit, 1.0) * np.linalg.inv(normal), misfit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +101,8 @@ class Measured:
     found: tuple[Agreement, ...]
 
     def per_tilt(self) -> Agreement:
-        """(tilts, bins) sums over all particles of all species."""
-        return _total([_over(each, 0) for each in self.found])
+        """(species, tilts, bins) sums over all particles."""
+        return _together([_over(each, 0) for each in self.found])
 
 
 def measure(state: State, data: tuple[SpeciesData, ...], places: tuple[Cavity, ...], anisotropic: bool) -> Measured:
@@ -114,9 +116,8 @@ def _over(a: Agreement, axis: int) -> Agreement:
     return Agreement(a.xm.sum(axis), a.expected.sum(axis), a.variance.sum(axis), a.scatter.sum(axis))
 
 
-def _total(many: Sequence[Agreement]) -> Agreement:
-    names = ("xm", "expected", "variance", "scatter")
-    return Agreement(*(np.sum([getattr(one, name) for one in many], axis=0) for name in names))
+def _together(many: Sequence[Agreement]) -> Agreement:
+    return Agreement(*(np.stack([getattr(one, name) for one in many]) for name in SUMS))
 
 
 def _flat(a: Agreement) -> Agreement:
@@ -128,17 +129,19 @@ def _times(a: Agreement, factor: F64) -> Agreement:
     return Agreement(a.xm, a.expected * factor, a.variance, a.scatter * factor**2)
 
 
-def _of_reference(rings: Rings) -> F64:
-    """(rings, rings) prior covariance of the log of what the half-map lost."""
+def _of_references(rings: Rings, species: int) -> list[F64]:
+    """(rings, rings) for each species: prior covariance of the log of what its half-map lost."""
     k = np.arange(rings.count)
     apart = np.abs(k[:, None] - k[None])
-    return np.asarray(REFERENCE_SIGMA**2 * np.exp(-apart / REFERENCE_RINGS) + 1e-8 * np.eye(rings.count))
+    one = np.asarray(REFERENCE_SIGMA**2 * np.exp(-apart / REFERENCE_RINGS) + 1e-8 * np.eye(rings.count))
+    return [one] * species
 
 
-def _together(blocks: Sequence[F64]) -> F64:
-    from scipy.linalg import block_diag
-
-    return np.asarray(block_diag(*blocks))
+def _with_references(designs: Sequence[F64], rings: Rings) -> F64:
+    """Designs of the cells of every species (cells, n), rings fastest, beside the rings of every reference."""
+    by_ring = np.eye(rings.count)[rings.ring]
+    rows = [np.tile(by_ring, (len(design) // rings.size, 1)) for design in designs]
+    return np.concatenate([np.concatenate(designs), block_diag(*rows)], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,15 +169,16 @@ def fit_tilts(measured: Measured, imported: TiltSeries, log_scale: F64, anisotro
         wide = quarter * np.sinc(1 / rings.sectors)
         shapes += [wide * np.cos(2 * rings.theta), wide * np.sin(2 * rings.theta)]
     by_tilt = np.concatenate([np.kron(np.eye(n), shape[:, None]) for shape in shapes], axis=1)
-    by_ring = np.tile(np.eye(rings.count)[rings.ring], (n, 1))
+    species = len(measured.found)
     priors = Priors()
     blocks = [LogScaleClass().covariance(imported, priors), BfactorClass().covariance(imported, priors)]
     blocks += [_of_anisotropy(imported)] * (2 * anisotropic)
     usual = np.log(np.maximum(tilt_scales(imported), 1e-6))
     usual = usual + (log_scale - usual)[imported.active].mean() if imported.active.any() else usual
     damping = tilt_bfactors_A2(imported) + imported.weights.series_bfactor
-    start = np.concatenate([usual, damping, np.zeros((2 * anisotropic) * n + rings.count)])
-    design, covariance = np.concatenate([by_tilt, by_ring], axis=1), _together([*blocks, _of_reference(rings)])
+    start = np.concatenate([usual, damping, np.zeros((2 * anisotropic) * n + species * rings.count)])
+    design = _with_references([by_tilt] * species, rings)
+    covariance = block_diag(*blocks, *_of_references(rings, species))
     fit = fit_log_linear(_flat(measured.per_tilt()), design, covariance, start)
     parts = fit.values[: len(shapes) * n].reshape(len(shapes), n)
     inner = slice(0, len(shapes) * n)
@@ -203,8 +207,10 @@ def fit_series(measured: Measured, state: State) -> Fit:
     cells = _flat(_times(measured.per_tilt(), envelopes(state, rings)))
     n = state.series.n_tilts
     one = np.stack([np.ones(rings.size), rings.q2 / 4], axis=1)
-    design = np.tile(np.concatenate([one, np.eye(rings.count)[rings.ring]], axis=1), (n, 1))
-    covariance = _together([np.diag([SERIES_LOG_SCALE**2, SERIES_BFACTOR_A2**2]), _of_reference(rings)])
+    species = len(measured.found)
+    design = _with_references([np.tile(one, (n, 1))] * species, rings)
+    own = np.diag([SERIES_LOG_SCALE**2, SERIES_BFACTOR_A2**2])
+    covariance = block_diag(own, *_of_references(rings, species))
     fit = fit_log_linear(cells, design, covariance, np.zeros(design.shape[1]))
     return Fit(fit.values[:2], fit.covariance[:2, :2], fit.misfit)
 
@@ -227,14 +233,12 @@ def fit_places(measured: Measured, state: State, nodes: tuple[int, int]) -> Fit:
         basis = location_basis(state.series, particles, nodes)
         by_scale = np.repeat(basis, rings.size, axis=0)
         by_b = by_scale * np.tile(rings.q2 / 4, len(basis))[:, None]
-        by_ring = np.tile(np.eye(rings.count)[rings.ring], (len(basis), 1))
-        designs.append(np.concatenate([by_scale, by_b, by_ring], axis=1))
+        designs.append(np.concatenate([by_scale, by_b], axis=1))
     alike = node_correlation((nodes[1], nodes[0]), LOCATION_LENGTH)
-    covariance = _together([LOCATION_LOG_SCALE**2 * alike, LOCATION_BFACTOR_A2**2 * alike, _of_reference(rings)])
-    merged = Agreement(
-        *(np.concatenate([getattr(c, f).ravel() for c in cells]) for f in ("xm", "expected", "variance", "scatter"))
-    )
-    fit = fit_log_linear(merged, np.concatenate(designs), covariance, np.zeros(len(covariance)))
+    own = LOCATION_LOG_SCALE**2 * alike, LOCATION_BFACTOR_A2**2 * alike
+    covariance = block_diag(*own, *_of_references(rings, len(cells)))
+    merged = Agreement(*(np.concatenate([getattr(c, name).ravel() for c in cells]) for name in SUMS))
+    fit = fit_log_linear(merged, _with_references(designs, rings), covariance, np.zeros(len(covariance)))
     inner = slice(0, 2 * len(alike))
     return Fit(fit.values[inner], fit.covariance[inner, inner], fit.misfit)
 

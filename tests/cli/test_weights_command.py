@@ -44,11 +44,21 @@ def test_by_tilt_then_by_position_then_maps(project, mpr, add_source, add_specie
     assert not np.allclose(located.location_weight.values, 1)
     assert len(read_blocks(load_population(pop).files(2).series("TS_01").sigma)["location_weights"]) == 4
 
+    by_series = mpr("weights", pop, "--by", "series", "--engine", "inline")
+    assert by_series.code == 0, by_series.err
+    assert "is missing" not in by_series.out + by_series.err  # the report
+    alone = _series(pop, 3).weights
+    np.testing.assert_array_equal(alone.bfactor.values, located.bfactor.values)
+    np.testing.assert_allclose(alone.weight.values, located.weight.values, rtol=1e-6)
+    assert alone.series_weight != located.series_weight
+    assert len(read_blocks(load_population(pop).files(3).series("TS_01").sigma)["series_weights"]) == 2
+
     assert mpr("reconstruct", pop, "--engine", "inline").code == 0
-    kept = _series(pop, 3).weights
+    kept = _series(pop, 4).weights
     np.testing.assert_array_equal(kept.location_weight.values, located.location_weight.values)
     np.testing.assert_array_equal(kept.bfactor.values, located.bfactor.values)
-    maps = [load_population(pop).files(n).species("phantom").half1.read_bytes() for n in (2, 3)]
+    assert (kept.series_weight, kept.series_bfactor) == (alone.series_weight, alone.series_bfactor)
+    maps = [load_population(pop).files(n).species("phantom").half1.read_bytes() for n in (3, 4)]
     assert maps[0] == maps[1]  # the same weights, applied in the same way
     assert digests(files.root) == first, "a finished iteration stays as it is"
     assert digests(project.files.root) == before
