@@ -3,7 +3,8 @@
     python examples/benchmarks/auto.py OUT --case everything [--protocol auto --protocol m --protocol hand] > table.md
 
 Cases: everything (3 series of 40 particles, most of what can be wrong is planted), demo (2 of 30), few (6 of 5). By
-hand are the classes and grids that were planted. The score is the mean FSC between the map and the true density, to Nyquist.
+hand are the classes and grids that were planted. The score is the mean FSC between the map and the true density, from 0
+to Nyquist.
 """
 
 from __future__ import annotations

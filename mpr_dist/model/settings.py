@@ -128,9 +128,10 @@ class RefineSettings:
             raise InputError(f"aberrations are of order 2, 3, 4 or 5, got {', '.join(map(str, self.aberrations))}")
         if not 0 <= self.temporal_samples <= MOST_SAMPLES:
             raise InputError(f"temporal_samples must be 0 to {MOST_SAMPLES}, got {self.temporal_samples}")
-        if self.temporal_samples > 1 and not self.particles:
+        alone = self.protocol == "manual"  # a protocol brings what they need
+        if alone and self.temporal_samples > 1 and not self.particles:
             raise InputError("temporal samples are refined with --particles; without it they would only be copies")
-        if self.rigid_stage and not self.stage_angles:
+        if alone and self.rigid_stage and not self.stage_angles:
             raise InputError("a rigid stage is refined by its angles: give --stage-angles too")
         if self.movie_motion is not None and (min(self.movie_motion) < 1 or self.movie_motion[2] < 2):
             raise InputError(f"motion within a tilt needs at least 1 x 1 x 2 nodes, got {self.movie_motion}")
@@ -143,7 +144,7 @@ class RefineSettings:
             raise InputError(f"ewald must be {', '.join(EWALD_SIGNS)}, got {self.ewald!r}")
         if not self.ctf_min_resolution_A >= 0:
             raise InputError(f"ctf_min_resolution_A must be 0 or more, got {self.ctf_min_resolution_A}")
-        if self.defocus_search and not self.defocus:
+        if alone and self.defocus_search and not self.defocus:
             raise InputError("a search for the defocus needs --defocus too: it starts what that refines")
         if not 0 < self.first_iteration_fraction <= 1:
             raise InputError(f"first_iteration_fraction must lie in 0..1, got {self.first_iteration_fraction}")

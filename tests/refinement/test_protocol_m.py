@@ -29,12 +29,14 @@ def test_nothing_is_taken_back():
 
 def test_options_say_how_and_what_not():
     asked = RefineSettings(
-        protocol="m", image_warp=(3, 3), volume_warp=(2, 2, 1, 4), temporal_samples=3, particles=True,
-        excluded=("cs", "astigmatism"),
+        protocol="m", image_warp=(3, 3), volume_warp=(2, 2, 1, 4), temporal_samples=3, rigid_stage=True,
+        defocus_search=True, excluded=("cs", "astigmatism"),
     )  # fmt: skip
     first, *_, last = steps(asked)
     assert (first.image_warp, first.volume_warp, first.temporal_samples) == ((3, 3), (2, 2, 1, 4), 0)
     assert last.temporal_samples == 3
+    assert (first.rigid_stage, last.rigid_stage) == (False, True)
+    assert (first.defocus_search, steps(asked)[1].defocus_search) == (False, True)
     assert (last.cs, last.astigmatism) == (False, False)
     assert last.magnification
 
