@@ -24,8 +24,10 @@ from mpr_dist.refinement.state import POSE_SIZE, State
 from mpr_dist.refinement.uncertainty import determined
 from mpr_dist.units import F64
 
-# of the parameters of a class, the share that the images must determine: expected sigma over prior is sqrt(1 - share)
-ENOUGH = 0.5
+# Of the parameters of a class, the share that the images must determine; a parameter counts 1 - (sigma / prior)^2. In a
+# class some are known well and others hardly at all (tilts of low and of high dose): the prior holds those, and what it
+# holds does no harm. A half would keep back what pays at once (examples/benchmarks/auto.md).
+ENOUGH = 0.25
 # nodes of the image warp along the longer side of the image
 RUNGS = (1, 2, 3, 4, 5, 6, 8)
 # a prior holds what single particles would pull at, but its form is a guess: two of them share a node at least
@@ -86,8 +88,13 @@ def largest(asked: RefineSettings, tilts: int, particles: int, image_size: F64, 
     if _may(asked, "aberrations"):
         found["aberrations"] = ODD_ORDERS
     if _may(asked, "volume_warp"):
-        found["volume_warp"] = VOLUME_WARPS[-1]
+        found["volume_warp"] = next(iter(_volume_warps(particles)[::-1]), None)
     return replace(asked, **found)
+
+
+def _volume_warps(particles: int) -> tuple[tuple[int, int, int, int], ...]:
+    """Those whose nodes in space the particles allow."""
+    return tuple(w for w in VOLUME_WARPS if w[0] * w[1] * w[2] <= particles // PARTICLES_PER_NODE)
 
 
 def may_be_released(most: RefineSettings, asked: RefineSettings) -> tuple[tuple[str, str], ...]:
@@ -205,10 +212,11 @@ class _Weighing:
         ]
         found: dict[str, list[Any]] = {"image_warp": list(dict.fromkeys([there["image_warp"], *finer]))}
         warp = there["volume_warp"]
-        place = VOLUME_WARPS.index(warp) + 1 if warp in VOLUME_WARPS else 0
-        found["volume_warp"] = [warp] * (warp[3] > 1) + list(VOLUME_WARPS[place : place + 1]) * (
-            warp[3] == 1 or self._moved["volume_warp"]
-        )
+        allowed = _volume_warps(count)
+        place = allowed.index(warp) + 1 if warp in allowed else 0
+        found["volume_warp"] = [warp] * (warp[3] > 1)
+        if warp[3] == 1 or (warp in allowed and self._moved["volume_warp"]):
+            found["volume_warp"] += allowed[place : place + 1]
         now = there["temporal_samples"]
         limit = next(samples for dose, samples in MOST_SAMPLES.items() if float(np.ptp(series.dose)) < dose)
         found["temporal_samples"] = [now] * (now > 1) + [now + 1] * (now < limit)
