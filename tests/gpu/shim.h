@@ -120,6 +120,7 @@ inline void run_block(unsigned threads, bool backward) {
 #define blockIdx shim::block
 
 inline void __syncthreads() { shim::wait(shim::AT_BLOCK); }
+inline void __syncwarp() { shim::wait(shim::AT_WARP); }
 
 inline float __shfl_xor_sync(unsigned lanes, float value, int other) {
     if (lanes != 0xffffffffu) std::abort();
