@@ -6,7 +6,7 @@ Paths inside the population are stored relative to it, so that it may be moved; 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,6 +137,14 @@ def without_species(population: Population, *names: str) -> Population:
         population.species_named(name)
     kept = tuple(files for files in population.species if files.name not in names)
     return replace(population, species=kept, removed_species=(*population.removed_species, *names))
+
+
+def forget_unfinished(population: Population, names: Sequence[str]) -> None:
+    """Remove what an iteration that is not finished has of species that were removed: it will be finished without."""
+    begun = population.files(population.iteration + 1)
+    if not begun.is_finished:
+        for name in names:
+            disk().remove_tree(begun.species(name).directory)
 
 
 def without_source(population: Population, name: str) -> Population:

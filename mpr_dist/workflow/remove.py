@@ -16,6 +16,7 @@ def remove_species(path: Path, name: str) -> list[str]:
     with opened(path) as population:
         left = storage.without_species(population, name)
         storage.save_population(left)
+        storage.forget_unfinished(left, (name,))
     return [
         f"species {name}: left out from now on; {len(left.species)} species stay. Its files and its maps in finished "
         f"iterations stay, too: mpr-dist species restore {path} {name}"

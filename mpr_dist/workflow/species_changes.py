@@ -23,7 +23,7 @@ from mpr_dist.model.population import Population
 from mpr_dist.model.pose_changes import expanded, recentred, turned
 from mpr_dist.model.settings import MOST_SAMPLES
 from mpr_dist.model.species import Helix, Species
-from mpr_dist.storage.population import without_species
+from mpr_dist.storage.population import forget_unfinished, without_species
 from mpr_dist.units import F64
 from mpr_dist.workflow.create import check_name, check_new_name, opened
 from mpr_dist.workflow.science import finite
@@ -191,6 +191,7 @@ def publish_changed(
             "pixel_size_A": species.pixel_size_A,
             "resolution_A": finite(curves.resolution_A),
         }
+    forget_unfinished(population, removed)
     return Changed(found, (*notes, *_consequences(population, list(found), removed)))
 
 

@@ -283,6 +283,20 @@ def test_removed_and_restored(pop, digests):
     assert "iteration 001" in " ".join(told)
 
 
+def test_an_iteration_that_was_begun_forgets_the_species(pop):
+    """Else its maps would pass for those of an iteration that is finished without it."""
+    begun = load_population(pop).files(2)
+    begun.species("phantom").directory.mkdir(parents=True)
+    begun.settings.write_text("format_version = 1\n")
+    shutil.copy(load_population(pop).files(1).species("phantom").half1, begun.species("phantom").half1)
+    done = rotate_species(ChangeRequest(pop, "phantom", "turned"), (90.0, 0.0, 0.0))
+    assert "Iteration 002 was begun with other species" in " ".join(done.notes)
+    assert not begun.species("phantom").directory.exists()
+    assert begun.settings.exists()
+    restore_species(pop, "phantom")
+    assert [files.name for files in load_population(pop).species] == ["turned", "phantom"]
+
+
 def test_removed_source(pop):
     population = load_population(pop)
     table = pop / "sources" / "simulated" / "source.toml"
