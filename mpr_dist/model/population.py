@@ -117,7 +117,8 @@ class Population:
         """Raises PopulationError when there is none."""
         found = next((files for files in self.species if files.name == name), None)
         if found is None:
-            there = ", ".join(files.name for files in self.species) or "none"
+            names = [files.name for files in self.species]
+            there = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") if names else "none"
             hint = "; it was removed: mpr-dist species restore" if name in self.removed_species else ""
             raise PopulationError(f"{self.path} has no species {name!r}; it has {there}{hint}")
         return found

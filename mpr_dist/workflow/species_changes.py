@@ -213,9 +213,10 @@ def _consequences(population: Population, names: list[str], removed: Sequence[st
             f"{', '.join(removed)}: no longer refined; the files stay, and mpr-dist species restore brings it back."
         )
     if population.iteration > 0:
+        new = names[0] if len(names) == 1 else "each of the new ones"
         notes.append(
-            f"Sums: accumulator.zarr of finished iterations belongs to the species it was made for; {', '.join(names)} "
-            "gets sums of its own, and half-maps made from its particles alone, with the next refine or reconstruct."
+            f"Sums: accumulator.zarr of finished iterations belongs to the species it was made for; {new} gets sums of "
+            "its own, and half-maps made from its particles alone, with the next refine or reconstruct."
         )
     begun = population.files(population.iteration + 1)
     if begun.settings.exists() and not begun.is_finished:

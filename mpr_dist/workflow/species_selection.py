@@ -96,7 +96,7 @@ def split_species(request: ChangeRequest, by: str) -> Changed:
         state = read_species(population, request.name)
         source_of = {entry.name: source.name for source, entry in population.series}
         values = _values(state, by, source_of)
-        found = sorted(set(values))
+        found = sorted(set(values), key=lambda value: (len(value), value) if value.isdecimal() else (0, value))
         if not 2 <= len(found) <= MOST_PARTS:
             raise InputError(
                 f"species {request.name}: {by} has {len(found)} different values ({list_of(found)}); a species can be "
