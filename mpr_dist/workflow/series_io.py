@@ -80,8 +80,11 @@ def in_population(path: Path) -> bool:
 
 
 def moved_with(path: Path, root: Path) -> Path:
-    """An average of this population where it is now: the population may have been moved since."""
-    return root.joinpath(*path.parts[-6:]) if in_population(path) else path
+    """An average of this population where it is now: the population may have been moved, or merged into this one."""
+    if not in_population(path):
+        return path
+    here = root.joinpath(*path.parts[-6:])
+    return here if here.exists() or not path.exists() else path
 
 
 def _size_of_average(series: TiltSeries, pixel_A: float) -> F64:
