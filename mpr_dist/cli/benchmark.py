@@ -18,16 +18,37 @@ Folder = Annotated[
 ]
 
 
-@app.command(epilog=examples("mpr-dist benchmark kernels", "mpr-dist benchmark kernels --boxes 96 --json"))
+Device = Annotated[str, typer.Option(metavar="cpu|gpu", help="What to measure: one core, or a card.")]
+
+
+@app.command(
+    epilog=examples(
+        "mpr-dist benchmark kernels",
+        "mpr-dist benchmark kernels --boxes 96 --json",
+        "mpr-dist benchmark kernels --device gpu",
+    )
+)
 def kernels(
-    boxes: Annotated[str, typer.Option(metavar="N,N", help="Boxes, in px.")] = "64,128,256",
-    device: Annotated[str, typer.Option(help="What to measure: cpu.")] = "cpu",
+    boxes: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Boxes, in px [default: 64,128,256, on a card 512 as well]."),
+    ] = None,
+    device: Device = "cpu",
     json: AsJson = False,
 ) -> None:
-    """Time fused pass, insertion and extraction per Fourier sample and core, beside their bounds and plain loops."""
+    """Time fused pass, insertion and extraction per Fourier sample and core, beside their bounds and plain loops.
+
+    On a card fused pass and insertion, beside the floors of its memory and of its operations, which are measured, too.
+    """
+    from mpr_dist.workflow.benchmark_card import card_lines, card_record, measure_card
     from mpr_dist.workflow.benchmark_kernels import measure_kernels
     from mpr_dist.workflow.benchmark_tables import kernels_lines, kernels_record
 
+    boxes = boxes or ("64,128,256,512" if device == "gpu" else "64,128,256")
+    if device == "gpu":
+        found = measure_card(_numbers(boxes, "--boxes"), _quietly)
+        _print(json, card_record(found), card_lines(found))
+        return
     measured = measure_kernels(_numbers(boxes, "--boxes"), _quietly, device)
     _print(json, kernels_record(measured), kernels_lines(measured))
 
@@ -38,14 +59,25 @@ def iteration(
     series: Annotated[int, typer.Option(help="Simulated tilt series.")] = 1,
     tilts: Annotated[int, typer.Option(help="Tilts of each, from -60 to 60 degrees.")] = 41,
     particles: Annotated[int, typer.Option(help="Particles of each.")] = 100,
+    pixel_size: Annotated[
+        float | None, typer.Option(metavar="A", help="Of images and maps [default: 256 A / box].")
+    ] = None,
+    image: Annotated[
+        int | None, typer.Option(metavar="PX", help="Edge of the tilt images [default: as the particles need].")
+    ] = None,
+    device: Device = "cpu",
     folder: Folder = None,
     json: AsJson = False,
 ) -> None:
-    """Time the second iteration of a run with one thread, phase by phase, on simulated series."""
+    """Time the second iteration of a run with one thread, phase by phase, on simulated series.
+
+    A series of ordinary size on a card: --device gpu --box 256 --particles 300 --pixel-size 1.6 --image 4096.
+    """
     from mpr_dist.workflow.benchmark_iteration import measure_iteration
     from mpr_dist.workflow.benchmark_tables import iteration_lines, iteration_record
 
-    measured = measure_iteration(box, (series, tilts, particles), _quietly, folder, progress())
+    of_images = pixel_size, image
+    measured = measure_iteration(box, (series, tilts, particles), _quietly, folder, progress(), of_images, device)
     _print(json, iteration_record(measured), iteration_lines(measured))
 
 

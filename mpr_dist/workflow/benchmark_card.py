@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from mpr_dist.arrays import Device
+from mpr_dist.arrays import Device, open_device
+from mpr_dist.errors import InputError
 from mpr_dist.imaging.samples import box_samples
 from mpr_dist.maths.kernels.cards import Seen, compare_on, insert_on, kernel
 from mpr_dist.maths.kernels.compare import A2, COS2, KX, KY, N_TABLES, Q2_4, QX, QY, SIN2
@@ -174,8 +175,45 @@ def _table_bytes(seen: Seen) -> int:
     return int(seen.fixed.nbytes + seen.weight.nbytes + seen.tables.nbytes)
 
 
-def kernel_lines(card: str, rates: Rates, times: Sequence[KernelTime]) -> list[str]:
+@dataclass(frozen=True)
+class CardTimes:
+    """What was measured on a card, which says what it is."""
+
+    card: str
+    machine: dict[str, str]
+    rates: Rates
+    times: tuple[KernelTime, ...]
+
+
+def measure_card(boxes: Sequence[int], say: Callable[[str], None], device: Device | None = None) -> CardTimes:
+    """Both kernels at these boxes (px) on the first card, or on a device that is open already.
+
+    Raises:
+        InputError: a box that is odd or out of range, or no card.
+    """
+    if not boxes or any(box % 2 or not 16 <= box <= 512 for box in boxes):
+        raise InputError(f"--boxes needs even numbers from 16 to 512, such as 64,128; got {list(boxes)}")
+    from mpr_dist.workflow.benchmark_machine import machine
+
+    device = device or open_device("gpu")
+    say("rates of this card")
+    rates = measure_rates(device)
+    times = []
+    for each in measure_kernels(device, rates, boxes):
+        say(f"{each.kernel}, box {each.box_px} px: {each.sample_ps:.1f} ps per sample")
+        times.append(each)
+    return CardTimes(device.about(), machine(), rates, tuple(times))
+
+
+def card_record(measured: CardTimes) -> dict[str, Any]:
+    """For JSON."""
+    times = [asdict(each) | {"share": each.share} for each in measured.times]
+    return {"format_version": 1, **asdict(measured), "times": times}
+
+
+def card_lines(measured: CardTimes) -> list[str]:
     """As a table; the columns are those of examples/benchmarks/gpu.md."""
+    rates = measured.rates
     rows = [("kernel", "box", "images", "ps per sample", "floor: memory", "floor: operations", "reached")]
     rows += [
         (
@@ -187,12 +225,12 @@ def kernel_lines(card: str, rates: Rates, times: Sequence[KernelTime]) -> list[s
             f"{each.operations_ps:.1f}",
             f"{100 * each.share:.0f} %",
         )
-        for each in times
+        for each in measured.times
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    measured = (
+    speed = (
         f"{rates.bytes_s / 1e9:.0f} GB/s copied, {rates.operations_s / 1e12:.1f} x 10^12 multiply-adds/s, "
         f"{rates.additions_s / 1e9:.1f} x 10^9 additions of whole numbers/s"
     )
-    return [card, measured, *table]
+    return [measured.card, ", ".join(f"{name} {value}" for name, value in measured.machine.items()), speed, *table]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numba as nb
 
+from mpr_dist.arrays import open_device
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.dirt import fill_masked
@@ -36,6 +37,7 @@ from mpr_dist.workflow.merge import merge
 from mpr_dist.workflow.phase_clock import PhaseClock
 from mpr_dist.workflow.physics import Physics
 from mpr_dist.workflow.reference_files import load_references, make_reference
+from mpr_dist.workflow.resources import Resources
 from mpr_dist.workflow.run import run
 from mpr_dist.workflow.run_settings import RunSettings
 from mpr_dist.workflow.series_io import read_state, write_sigmas, write_state
@@ -110,35 +112,44 @@ def measure_iteration(
     say: Callable[[str], None],
     folder: Path | None = None,
     progress: Progress | None = None,
+    of_images: tuple[float | None, int | None] = (None, None),
+    device: str = "cpu",
 ) -> IterationTime:
     """The second iteration of a run in this process with one thread; size: series, tilts, particles of a series.
+
+    of_images: their pixel (A) and their edge (px), where those are not to follow from the box and the particles.
+    device: "cpu", or "gpu"; then what the host waits for the card counts as its time.
 
     The first one loads or compiles what is needed, and makes maps as good as they are in the middle of a project.
 
     Raises:
-        InputError: a size that cannot be.
+        InputError: a size that cannot be, or no card.
     """
     n_series, tilts, particles = size
     if box_px % 2 or not 32 <= box_px <= 512:
         raise InputError(f"--box needs an even number from 32 to 512, got {box_px}")
     if min(n_series, particles) < 1 or not 3 <= tilts <= 61:
         raise InputError(f"--series and --particles must be 1 or more, --tilts from 3 to 61; got {size}")
+    physics = Physics.on(Resources(device=device))
+    open_device(device)  # before anything takes time
     threads = nb.get_num_threads()
     nb.set_num_threads(1)
     try:
         with TemporaryDirectory(dir=folder, prefix="mpr-dist-benchmark-") as directory:
             say(f"simulating {n_series} series of {particles} particles in {tilts} tilts")
-            settings = _settings(box_px, n_series, tilts, particles)
-            clock, wall_s = _iterate(Path(directory), settings, say, progress)
+            settings = _settings(box_px, n_series, tilts, particles, *of_images)
+            clock, wall_s = _iterate(Path(directory), settings, physics, say, progress)
     finally:
         nb.set_num_threads(threads)
     return IterationTime(box_px, n_series, tilts, particles, wall_s, clock.seconds, clock.other_threads_s)
 
 
-def _settings(box_px: int, n_series: int, tilts: int, particles: int) -> SimulateSettings:
+def _settings(
+    box_px: int, n_series: int, tilts: int, particles: int, pixel_A: float | None, image_px: int | None
+) -> SimulateSettings:
     """The phantom of 128 A in boxes of 256 A, as dense in the images as in the fixture's when they are full."""
-    fixture, pixel_A = SimulateSettings.fixture(), 256.0 / box_px
-    edge = 2 * round((200 + 160 * particles**0.5) / pixel_A / 2)
+    fixture, pixel_A = SimulateSettings.fixture(), pixel_A or 256.0 / box_px
+    edge = image_px or 2 * round((200 + 160 * particles**0.5) / pixel_A / 2)
     return replace(
         fixture,
         n_series=n_series,
@@ -153,14 +164,14 @@ def _settings(box_px: int, n_series: int, tilts: int, particles: int) -> Simulat
 
 
 def _iterate(
-    folder: Path, settings: SimulateSettings, say: Callable[[str], None], progress: Progress | None
+    folder: Path, settings: SimulateSettings, physics: Physics, say: Callable[[str], None], progress: Progress | None
 ) -> tuple[PhaseClock, float]:
     made = simulate_project(folder / "project", settings, progress)
     import_simulated(folder / "population", made, "benchmark")
     say("first iteration")
-    run(folder / "population", Physics(), RunSettings(REFINE), InlineExecutor(), ())
+    run(folder / "population", physics, RunSettings(REFINE), InlineExecutor(), ())
     say("second iteration")
     start = time.monotonic()
     with PhaseClock(phases()) as clock:
-        run(folder / "population", Physics(), RunSettings(REFINE), InlineExecutor(), ())
+        run(folder / "population", physics, RunSettings(REFINE), InlineExecutor(), ())
     return clock, time.monotonic() - start

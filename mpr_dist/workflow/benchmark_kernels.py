@@ -178,13 +178,13 @@ def touched_bytes(load: Load, bytes_per_cell: int) -> float:
 
 
 def measure_kernels(boxes: Sequence[int], say: Callable[[str], None], device: str = "cpu") -> KernelTimes:
-    """Time the kernels on loads of these boxes (px), with one thread.
+    """Time the kernels on loads of these boxes (px), with one thread. For cards there is ``benchmark_card``.
 
     Raises:
         InputError: a box that is odd or out of range, or a device there is no benchmark for.
     """
     if device != "cpu":
-        raise InputError(f"benchmark kernels knows the device cpu, not {device!r}")
+        raise InputError(f"benchmark kernels knows the devices cpu and gpu, not {device!r}")
     if not boxes or any(box % 2 or not 16 <= box <= 512 for box in boxes):
         raise InputError(f"--boxes needs even numbers from 16 to 512, such as 64,128; got {list(boxes)}")
     threads = nb.get_num_threads()

@@ -59,3 +59,16 @@ def test_bits_of_a_card_and_of_the_host_do_not_share_an_iteration():
     """The version of the science, which an iteration records, tells the device and nothing else of the resources."""
     assert Physics.on(Resources(1 << 30)).version == Physics.version
     assert Physics.on(Resources(device="gpu")).version == f"{Physics.version}-gpu"
+
+
+def test_benchmarks_of_a_card_need_one(mpr):
+    """One line before anything is simulated; a device that is none is named."""
+    if why_no_card() is None:
+        pytest.skip("this machine has a card")
+    for command in (("kernels",), ("iteration", "--box", "64")):
+        refused = mpr("benchmark", *command, "--device", "gpu")
+        assert refused.code == 2
+        assert refused.is_one_line()
+        assert why_no_card() in refused.err
+        assert mpr("benchmark", *command, "--device", "tpu").code == 2
+    assert mpr("benchmark", "kernels", "--device", "gpu", "--boxes", "65").code == 2

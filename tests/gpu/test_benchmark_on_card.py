@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mpr_dist.workflow import benchmark_card
-from mpr_dist.workflow.benchmark_card import KernelTime, Rates, kernel_lines, measure_kernels, measure_rates
+from mpr_dist.workflow.benchmark_card import (
+    CardTimes,
+    KernelTime,
+    Rates,
+    card_lines,
+    card_record,
+    measure_kernels,
+    measure_rates,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +33,9 @@ def test_every_kernel_is_measured_beside_its_floors(card):
     for each in found:
         assert each.images == 4
         assert min(each.sample_ps, each.memory_ps, each.operations_ps) > 0
-    assert len(kernel_lines("a card", rates, found)) == 3 + len(found)
+    measured = CardTimes("a card", {"machine": "some"}, rates, tuple(found))
+    assert len(card_lines(measured)) == 4 + len(found)
+    assert len(json.loads(json.dumps(card_record(measured)))["times"]) == len(found)
 
 
 def test_a_box_without_room_is_left_out(shim_card):
