@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,3 +174,17 @@ def test_a_species_in_some_of_the_series_only(tmp_path):
     tables = [read_blocks(population.files(1).species(name).particles) for name in ("big", "small")]
     assert [len(next(iter(table.values()))) for table in tables] == [8, 16]
     report_data(population, population.files(1))
+
+
+def test_weights_are_fitted_to_all_species(alone, together, tmp_path):
+    """The scales of the tilts are known better from two species than from one, and nothing but weights changes."""
+    asked = RefineSettings(1, weights="tilt", only_weights=True)
+    sigma = {}
+    for name, population in (("alone", alone), ("together", together)):
+        copy = shutil.copytree(population.path, tmp_path / name)
+        weighed = run(copy, Physics(), RunSettings(asked), InlineExecutor())
+        before, after = (weighed.files(n).series(SERIES) for n in (1, 2))
+        assert after.poses.read_bytes() == before.poses.read_bytes()
+        sigma[name] = read_blocks(after.sigma)["log_scale"]["mprSigma"].to_numpy(float)
+    assert (sigma["together"] > 0).all()
+    assert np.mean(sigma["together"]) < np.mean(sigma["alone"])
