@@ -130,7 +130,7 @@ def location_levels(series: TiltSeries, position_A: F64, q2: F64) -> tuple[F64, 
     many particles stay small.
     """
     w = series.weights
-    if w.location_weight.is_trivial and w.location_bfactor.is_trivial:
+    if most_levels(series) == 1:
         constant = float(w.location_weight.values[0, 0, 0]), float(w.location_bfactor.values[0, 0, 0])
         return np.asarray(constant[0] * np.exp(0.25 * constant[1] * q2))[None], np.zeros(len(position_A), np.int64)
     scale, b = location_terms(series, position_A)
@@ -140,6 +140,12 @@ def location_levels(series: TiltSeries, position_A: F64, q2: F64) -> tuple[F64, 
     _, level, count = np.unique(step, return_inverse=True, return_counts=True)
     means = [np.bincount(level, each) / count for each in (scale, b)]
     return np.asarray(means[0][:, None] * np.exp(0.25 * means[1][:, None] * q2)), level
+
+
+def most_levels(series: TiltSeries) -> int:
+    """How many levels ``location_levels`` may come to."""
+    w = series.weights
+    return 1 if w.location_weight.is_trivial and w.location_bfactor.is_trivial else LOCATION_STEPS**2
 
 
 def _steps(values: F64, least: float) -> I64:

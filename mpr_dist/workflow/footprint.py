@@ -74,16 +74,25 @@ def tilt_bytes(species: Species, image_px: tuple[int, int], pixel_A: float, samp
     return int(pixels * (6 + max(24, 8 + 24 * growth))) + 40 * GROUP * samples
 
 
-def table_bytes(tilts: int, samples: int) -> int:
-    """Tables of the kernels over tilts and samples, float32, and the float64 they are made of."""
-    return 48 * tilts * samples
+def table_bytes(tilts: int, samples: int, levels: int = 1) -> int:
+    """Tables of the kernels over tilts and samples, float32, and the float64 they are made of.
+
+    levels: rows of weights in a tilt, more than one where they depend on the place.
+    """
+    return (48 + 4 * (levels - 1)) * tilts * samples
 
 
 def series_bytes(
-    species: tuple[Species, ...], image_px: tuple[int, int], pixel_A: float, tilts: int, samples: int, solver: int
+    species: tuple[Species, ...],
+    image_px: tuple[int, int],
+    pixel_A: float,
+    tilts: int,
+    samples: int,
+    solver: int,
+    levels: int = 1,
 ) -> int:
     """What a worker needs for a series besides its images: everything that does not depend on how they are kept."""
     sums = sum(accumulator_bytes(each) for each in species)
     references = sum(reference_bytes(each) for each in species)
     tilt = max((tilt_bytes(each, image_px, pixel_A, samples) for each in species), default=0)
-    return BASE_BYTES + sums + references + max(tilt, solver + table_bytes(tilts, samples))
+    return BASE_BYTES + sums + references + max(tilt, solver + table_bytes(tilts, samples, levels))

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from mpr_dist.arrays import card_errors
 from mpr_dist.errors import MprError, NotSeen, SeriesError
-from mpr_dist.imaging.ctf import tilt_scales
+from mpr_dist.imaging.ctf import LOCATION_STEPS, most_levels, tilt_scales
 from mpr_dist.imaging.image_store import ImageRoom
 from mpr_dist.imaging.particle_images import load_particle_images
 from mpr_dist.imaging.reconstruct import accumulator_shape, backproject
@@ -28,6 +28,7 @@ from mpr_dist.refinement.plan import solver_bytes
 from mpr_dist.refinement.release import largest
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.step import SeriesResult, refine_series, score
+from mpr_dist.refinement.weighing import uncertain_of
 from mpr_dist.storage.read_ahead import read_ahead
 from mpr_dist.units import I64
 from mpr_dist.workflow import footprint as fp
@@ -141,7 +142,7 @@ def _refine_against_references(
     seconds, asked = {}, Asked(names, settings.priors)
     if names:
         q_max = max(references[name].q_max for name in names)
-        _reserve(room, job, previous, q_max, _solver(settings, previous))
+        _reserve(room, job, previous, q_max, _solver(settings, previous, imported))
         found, unseen = _load(job, previous, {name: references[name] for name in names}, room)
         names, data = tuple(found), tuple(found.values())
         seconds["load"] = time.monotonic() - start
@@ -164,7 +165,10 @@ def _refine_against_references(
     publish_summary(job, series_numbers(imported, previous, after, result, asked, seconds) | dict(numbers))
 
 
-def _solver(settings: RefineSettings, state: SeriesState) -> int:
+def _solver(settings: RefineSettings, state: SeriesState, imported: SeriesState) -> int:
+    if settings.only_weights:
+        both = tuple(zip(*((p, imported.particles[name]) for name, p in state.particles.items()), strict=True))
+        settings = uncertain_of(state.series, imported.series, both[0], both[1], settings)
     samples = max(each.n_samples for each in state.particles.values())
     if settings.protocol == "auto":
         image_size_A = state.series.image_size_A
@@ -179,7 +183,10 @@ def _reserve(room: ImageRoom, job: science.SeriesJob, state: SeriesState, q_max:
     width, height = (int(n) for n in np.rint(series.image_size_A / pixel_A))
     defocus = float(np.abs(series.optics.defocus_um.values).max())
     samples = max(fp.samples_per_image(each, defocus, q_max) for each in species)
-    room.reserve(fp.series_bytes(species, (width, height), pixel_A, series.n_tilts, samples, solver))
+    levels = most_levels(series)
+    if job.context.settings.weights == "position":
+        levels = LOCATION_STEPS**2
+    room.reserve(fp.series_bytes(species, (width, height), pixel_A, series.n_tilts, samples, solver, levels))
 
 
 def _check(job: science.SeriesJob, imported: SeriesState, previous: SeriesState) -> None:
