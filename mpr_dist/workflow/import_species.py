@@ -34,6 +34,7 @@ class SpeciesRequest:
         ignore_unmatched: leave out particles of series that the population does not have, instead of refusing.
         coordinate_pixel_A, shift_pixel_A: of the table's coordinates and origins, instead of what it says.
         temporal_samples: of every trajectory; None: as many as the table has, 1 in most.
+        helix: helical symmetry about z, besides the point group.
         tomogram_names: number and name of tomograms, for lists of Dynamo, STOPGAP, AV3 and TOM.
         voxel_origin: coordinate of the tomogram's corner in such lists.
         mask_threshold: make a mask binary there; None refuses one that is not.
