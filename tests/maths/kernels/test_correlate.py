@@ -14,6 +14,10 @@ N, S, P, T = 24, 150, 3, 2
 
 @pytest.fixture(scope="module")
 def problem():
+    return a_problem()
+
+
+def a_problem():
     rng = np.random.default_rng(4)
     volumes = rng.standard_normal((2, N + 3, N + 3, N // 2 + 2, 2)).astype(np.float32)
     tables = np.zeros((N_TABLES, S), np.float32)
