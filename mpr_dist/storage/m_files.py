@@ -18,6 +18,7 @@ from mpr_dist.storage.atomic import write_atomically
 from mpr_dist.storage.warp_values import UNSET, WarpFile, append, serialise
 
 _SPACE = uuid.UUID("5b0f3c52-6f0c-4e5c-9d55-2d9b6a1d7f0e")  # of GUIDs made from names
+NO_HASH = "unknown-"  # before the name of a series, where M wants a hash and nobody knows it
 
 
 def carried_population(population: Path) -> Path:

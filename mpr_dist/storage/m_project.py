@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpr_dist.errors import InputError
+from mpr_dist.storage.m_files import NO_HASH
 from mpr_dist.storage.particle_columns import series_key
 from mpr_dist.storage.warp_values import WarpFile
 
@@ -104,7 +105,8 @@ def read_m_source(path: Path, guid: str | None = None) -> MSource:
     group = file.root.find("Files")
     entries = [] if group is None else group.findall("File")
     names = [entry.get("Name", "") for entry in entries]
-    hashes = {series_key(name): entry.get("Hash", "") for name, entry in zip(names, entries, strict=True)}
+    values = [entry.get("Hash", "") for entry in entries]
+    hashes = {series_key(n): "" if v.startswith(NO_HASH) else v for n, v in zip(names, values, strict=True)}
     if len(hashes) != len(names):
         raise file.fail("<Files>", f"{len(names)} files, but only {len(hashes)} different names; correct them")
     size = [_number(file, f"Dimensions{axis}", 0.0) for axis in "XYZ"]

@@ -12,6 +12,7 @@ import numpy as np
 from mpr_dist.errors import InputError, MprError
 from mpr_dist.model.population import Population, Source, SpeciesFiles
 from mpr_dist.storage.m_files import (
+    NO_HASH,
     MEntry,
     carried_population,
     carried_source,
@@ -22,9 +23,11 @@ from mpr_dist.storage.m_files import (
     write_m_source,
     write_m_species,
 )
+from mpr_dist.storage.m_hash import data_hash, raw_movie
 from mpr_dist.storage.m_project import read_m_source
 from mpr_dist.storage.m_table import NOTHING, SOURCE_HASH, write_m_table, write_plain_table
 from mpr_dist.storage.mrc import read_volume, write_volume
+from mpr_dist.storage.particle_columns import list_of
 from mpr_dist.storage.publish import disk
 from mpr_dist.storage.warp_settings import read_settings
 from mpr_dist.storage.warp_values import number_text
@@ -42,6 +45,23 @@ class _Member:
     path: str
 
 
+@dataclass(frozen=True)
+class _Hashes:
+    """Of raw data by series: those that came from M, and those made from the movies; series without are missing.
+
+    Attributes:
+        strange: series whose hash from M is not that of the movie that is there.
+    """
+
+    kept: Mapping[str, str]
+    made: Mapping[str, str]
+    strange: tuple[str, ...]
+
+    def of(self, series: str) -> str:
+        """Empty when there is none."""
+        return self.kept.get(series, self.made.get(series, ""))
+
+
 def export_m(request: ExportRequest) -> ExportSummary:
     """Write an iteration as a project of M.
 
@@ -52,11 +72,11 @@ def export_m(request: ExportRequest) -> ExportSummary:
     population, files = chosen_iteration(request)
     out = request.out
     species = [species_at(population, each, files.number) for each in population.species]
-    hashes = _hashes(population, species)
     disk().mkdir(out)
     written = {source.name: _series_of(population, source, files.number, out) for source in population.sources}
+    hashes = _hashes(_kept_hashes(population, species), [one for series in written.values() for one in series])
     sources = [_source(population, s, files.number, out, written[s.name], hashes) for s in population.sources]
-    links = {one.name: (one.file_name, hashes.get(one.name, "")) for series in written.values() for one in series}
+    links = {one.name: (one.file_name, hashes.of(one.name)) for series in written.values() for one in series}
     lines: list[str] = []
     members = []
     for each in species:
@@ -74,7 +94,15 @@ def _series_of(population: Population, source: Source, number: int, out: Path) -
     return export_series(population, source, number, out / source.name, as_imported=is_of_m)
 
 
-def _hashes(population: Population, species: Sequence[SpeciesAt]) -> dict[str, str]:
+def _hashes(kept: Mapping[str, str], series: Sequence[ExportedSeries]) -> _Hashes:
+    """Where M said none, the hash that it will compute itself from the movie of the first tilt."""
+    first = {one: raw_movie(one.movies[0]) if one.movies else None for one in series}
+    seen = {one.name: data_hash(one.file_name, movie) for one, movie in first.items() if movie is not None}
+    strange = tuple(name for name, value in kept.items() if seen.get(name, value) != value)
+    return _Hashes(kept, {name: value for name, value in seen.items() if name not in kept}, strange)
+
+
+def _kept_hashes(population: Population, species: Sequence[SpeciesAt]) -> dict[str, str]:
     """Hash of the raw data by series, from M's own files and tables; series without one are missing."""
     found: dict[str, str] = {}
     for each in species:
@@ -95,7 +123,7 @@ def _source(
     number: int,
     out: Path,
     series: Sequence[ExportedSeries],
-    hashes: Mapping[str, str],
+    hashes: _Hashes,
 ) -> _Member:
     template = carried_source(population.path, source.name)
     own = param_of(template, "DataSource", "GUID")
@@ -112,7 +140,7 @@ def _source(
     xmls = [out / source.name / f"{one.file_name}.xml" for one in series]
     params |= _versions(template, "DataSource", number, [xml.read_bytes() for xml in xmls], 27)
     entries = [
-        MEntry(hashes.get(one.name, f"unknown-{one.name}"), f"{one.file_name}.tomostar", one.weight, one.bfactor)
+        MEntry(hashes.of(one.name) or NO_HASH + one.name, f"{one.file_name}.tomostar", one.weight, one.bfactor)
         for one in series
     ]
     write_m_source(path, template, params, entries)
@@ -214,32 +242,40 @@ def _summary(
     number: int,
     written: Mapping[str, Sequence[ExportedSeries]],
     species: Sequence[SpeciesAt],
-    hashes: Mapping[str, str],
+    hashes: _Hashes,
     notes: Sequence[str],
 ) -> ExportSummary:
     series = [one for each in written.values() for one in each]
-    unknown = [one for one in series if one.name not in hashes]
+    unknown = [one for one in series if not hashes.of(one.name)]
     counts = ", ".join(f"{len(each.names)} of {each.files.name}" for each in species)
     lines = [f"iteration {number:03d} of {population.name} for M: {path}"]
-    lines.append(f"  {len(series)} tilt series; particles: {counts or 'none'}; hashes of raw data: {len(hashes)}")
+    lines.append(
+        f"  {len(series)} tilt series; particles: {counts or 'none'}; hashes of raw data: {len(hashes.kept)} from M, "
+        f"{len(hashes.made)} made from movies"
+    )
     notes = [*notes, *series_notes(series)]
+    if hashes.strange:
+        notes.append(
+            f"the hash that M gave {list_of(hashes.strange)} is not that of the movie that is there now, or of its "
+            "name; it was kept, but M will not link particles to this movie"
+        )
     lines += [f"  {note}" for note in notes]
     needs = ""
     if unknown:
         movies = unknown[0].movies
         needs = (
-            f"{len(unknown)} series have no hash of their raw data ({', '.join(u.name for u in unknown[:3])}"
-            f"{', ...' if len(unknown) > 3 else ''}). M makes it from the movie of the first tilt"
+            f"{len(unknown)} series have no hash of their raw data ({list_of([u.name for u in unknown])}), by which M "
+            "links particles to them. M makes it from the movie of the first tilt, which is not there"
             + (f" ({movies[0]})" if movies else "")
-            + ", so the movies must be there; then make the source anew in the folder of the XML files with "
-            "MTools create_source, and link the particles by name."
+            + "; M cannot refine without it. Bring the movies to where the XML files look for them, and export again."
         )
         lines.append(f"  M WILL NEED: {needs}")
     table = {
         "population": str(path),
         "iteration": number,
         "series": [one.name for one in series],
-        "hashes": dict(hashes),
+        "hashes": {one.name: hashes.of(one.name) for one in series if hashes.of(one.name)},
+        "hashes_made": sorted(hashes.made),
         "without_hash": [one.name for one in unknown],
         "needs": needs,
         "notes": list(notes),

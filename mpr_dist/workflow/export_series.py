@@ -31,6 +31,7 @@ class ExportedSeries:
     weight, bfactor: of the whole series, as text.
     data: folder where the paths of its movies start.
     movies: their paths, tilt by tilt; empty when the XML names none.
+    is_stand_in: its images stand in for movies, which it never had in Warp.
     idle: tilts that are selected (UseTilt), but that this population leaves out.
     rigid_error_A: how far from ours Warp and M predict its particles on average, because their stage moves none.
     """
@@ -43,6 +44,7 @@ class ExportedSeries:
     movies: tuple[Path, ...]
     rigid_error_A: float = 0.0
     idle: int = 0
+    is_stand_in: bool = False
 
 
 def export_series(
@@ -71,17 +73,20 @@ def _file_name(entry: SeriesEntry, as_imported: bool) -> str:
     return entry.xml.stem if as_imported and entry.xml.suffix.lower() == ".xml" else entry.name
 
 
-def _as_averages(file: WarpFile, series: TiltSeries, pixel_A: float, frames: Path) -> None:
+def _as_averages(file: WarpFile, series: TiltSeries, pixel_A: float, frames: Path) -> bool:
     """Images of other programs as Warp looks for them: links to files, and copies of what lies in stacks.
 
-    Averages that were made again from Warp's movies are not for Warp, whose own lie beside the movies.
+    Warp and M open the movie of the first tilt even where they use averages alone, so every image stands in for its
+    movie, too. Averages that were made again from Warp's movies are not for Warp, whose own lie beside the movies.
+
+    Returns whether this was done.
     """
     own, movies = file.find(IMAGE_PATHS), file.find("MoviePath")
     if own is None or movies is None:
-        return
+        return False
     file.root.remove(own)
     if (own.text or "").split() != (movies.text or "").split():
-        return
+        return False
     disk().mkdir(frames / "average")
     names = [f"{series.name}_{tilt:03d}" for tilt in range(series.n_tilts)]
     for name, path in zip(names, series.image_paths, strict=True):
@@ -90,8 +95,10 @@ def _as_averages(file: WarpFile, series: TiltSeries, pixel_A: float, frames: Pat
             average.symlink_to(image.resolve())
         else:
             write_average(average, read_image(path), pixel_A)
-    movies.text = "\n".join(f"{name}.tif" for name in names)
+        (frames / average.name).symlink_to(Path("average") / average.name)
+    movies.text = "\n".join(f"{name}.mrc" for name in names)
     file.root.set("DataDirectory", str(frames.resolve()))
+    return True
 
 
 def _export_one(source: Source, entry: SeriesEntry, files: SeriesFiles, path: Path) -> ExportedSeries:
@@ -101,7 +108,7 @@ def _export_one(source: Source, entry: SeriesEntry, files: SeriesFiles, path: Pa
         volume_size_A=[n * source.pixel_size_A for n in source.volume_size_px],
         processing_folder=entry.xml.parent,
     )
-    _as_averages(file, series, source.pixel_size_A, path.parent.with_name(f"{path.parent.name}_frames"))
+    is_stand_in = _as_averages(file, series, source.pixel_size_A, path.parent.with_name(f"{path.parent.name}_frames"))
     given = entry.xml.parent / file.root.get("DataDirectory", "").strip().replace("\\", "/")
     data = (given if given.is_dir() else entry.xml.parent).resolve()
     file.root.set("DataDirectory", str(data))
@@ -117,16 +124,23 @@ def _export_one(source: Source, entry: SeriesEntry, files: SeriesFiles, path: Pa
         tuple(data / line.strip().replace("\\", "/") for line in lines),
         _rigid_error_A(series, list(read_poses(files.poses).values())),
         int((series.use_tilt & ~np.array(entry.active, bool)).sum()),
+        is_stand_in,
     )
 
 
 def series_notes(series: Sequence[ExportedSeries]) -> list[str]:
-    """What a reader should know about stages that are rigid, and tilts that are not used; nothing where all is well."""
+    """What a reader should know of rigid stages, unused tilts, and movies that are none; nothing where all is well."""
     notes, worst, idle = [], max((one.rigid_error_A for one in series), default=0.0), sum(one.idle for one in series)
     if worst > 0:
         notes.append(
             "stages were refined as rigid, but those of Warp and M turn particles without moving them: they predict "
             f"positions up to {worst:.2f} A (rms of a series) from ours"
+        )
+    stand_ins = [one.name for one in series if one.is_stand_in]
+    if stand_ins:
+        notes.append(
+            f"{len(stand_ins)} series never were in Warp: their images stand in for movies, so that it opens them; "
+            "nothing can be refined within tilts there"
         )
     if idle:
         notes.append(

@@ -236,12 +236,12 @@ def test_from_the_command_line(m, tmp_path, capsys):
 
 
 def test_export_without_hashes_says_what_m_needs(project, tmp_path):
-    """A Warp project has no hashes: the series, the movie and the command that helps are named."""
+    """A Warp project has no hashes: the series, the movie and what helps are named."""
     import_simulated(tmp_path / "pop", project, "small")
     summary = export(ExportRequest(tmp_path / "pop", tmp_path / "out"), "m")
     text = "\n".join(summary.lines)
     assert "M WILL NEED: 1 series have no hash of their raw data (TS_01)" in text
-    assert "MTools create_source" in text
+    assert "export again" in text
     made = read_m_population(tmp_path / "out" / "small.population")
     table = read_blocks(made.species[0].beside("particles.star"))[""]
     assert set(table["wrpSourceHash"]) == {"null"}
