@@ -33,7 +33,8 @@ def export(
     which know no stacks, images of stacks become averages beside the XML files.
 
     m links particles to series by a hash of the raw movies: hashes that came from M are carried over, others are made
-    from the movies, and where there are none it says what M will need. warp writes settings, XML files, and a particle table for ts_export_particles.
+    from the movies, and where there are none it says what M will need. warp writes settings, XML files, and a particle
+    table for ts_export_particles.
 
     ome-zarr writes the maps alone, OUT/SPECIES.zarr for napari, neuroglancer or Fiji: map and half-maps as channels, in
     several resolutions, with angstrom as unit. Version 0.5, or 0.4 for older readers. Finished iterations hold the same
