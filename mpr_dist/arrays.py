@@ -20,6 +20,8 @@ import scipy.linalg
 from mpr_dist.errors import InputError, MprError
 
 DEVICES = ("cpu", "gpu")
+# set by whoever starts several workers on one card; the run may not know of it
+WORKERS_PER_CARD = "MPR_DIST_WORKERS_PER_CARD"
 # of a card's memory: what workers may share among them; the rest is for the driver and for contexts
 SHARED = 0.92
 # of what is free when a worker opens the card: others may be about to take some
@@ -131,7 +133,7 @@ class Card(AnyCard):
         super().__init__()
         self.xp, self.fft, self._cupyx = cupy, cupyx.scipy.fft, cupyx
         free, total = cupy.cuda.runtime.memGetInfo()
-        self.limit_bytes = int(min(SHARED * total / workers, TAKEN * free))
+        self.limit_bytes = memory_share(free, total, workers)
         self._pool = cupy.get_default_memory_pool()
         self._pool.set_limit(size=self.limit_bytes)
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
@@ -185,6 +187,13 @@ class Card(AnyCard):
         except self.xp.cuda.compiler.CompileException as error:
             raise MprError(f"the kernel {kernel.entry} does not compile for this card: {error}") from error
         function(tuple(blocks), (kernel.threads,), tuple(arguments))
+
+
+def memory_share(free: int, total: int, workers: int) -> int:
+    """Bytes of a card that one of its workers may use; as many as the run or who started them says, the larger."""
+    started = os.environ.get(WORKERS_PER_CARD, "")
+    sharing = max(workers, int(started) if started.isdigit() else 1)
+    return int(min(SHARED * total / sharing, TAKEN * free))
 
 
 def why_no_card() -> str | None:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mpr_dist.arrays import WORKERS_PER_CARD
 from mpr_dist.engine.dask_executor import SETTINGS, thread_environment
 from mpr_dist.engine.leaving import SIGNALS, is_leaving, leave
 from mpr_dist.engine.local import DASHBOARD
@@ -123,6 +124,8 @@ async def _leave_when_asked(worker: Any) -> None:
 def _several(asked: argparse.Namespace, arguments: list[str]) -> int:
     """One process per share, each with its own card; one that is killed starts anew."""
     cards = _cards(asked)
+    if cards:
+        os.environ[WORKERS_PER_CARD] = str(-(-asked.processes // len(cards)))
     commands = [_command(asked, arguments, i, cards[i % len(cards)] if cards else None) for i in range(asked.processes)]
     children: list[subprocess.Popen[bytes]] = [subprocess.Popen(command) for command in commands]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpr_dist.arrays import HOST, card_errors, in_blocks, open_device, there_or_here
+from mpr_dist.arrays import HOST, WORKERS_PER_CARD, card_errors, in_blocks, memory_share, open_device, there_or_here
 from mpr_dist.errors import InputError, MprError
 from mpr_dist.imaging.image_store import CardStream, CardValues, ImageRoom
 
@@ -83,6 +83,17 @@ def test_errors_of_a_card_are_told_in_one_line():
         raise RuntimeError("ours")
     with pytest.raises(MemoryError), card_errors("gpu"):
         raise MemoryError
+
+
+def test_workers_of_a_card_share_its_memory(monkeypatch):
+    """As many as the run says or as were started, whichever is more; never more than is free."""
+    monkeypatch.delenv(WORKERS_PER_CARD, raising=False)
+    free, total = 9 * 10**9, 10 * 10**9
+    assert memory_share(free, total, 1) == pytest.approx(0.9 * free)
+    assert memory_share(free, total, 4) == pytest.approx(0.92 * total / 4)
+    monkeypatch.setenv(WORKERS_PER_CARD, "8")
+    assert memory_share(free, total, 4) == pytest.approx(0.92 * total / 8)
+    assert memory_share(10**9, total, 1) == pytest.approx(0.9 * 10**9)
 
 
 def test_unknown_devices_are_refused():
