@@ -35,7 +35,7 @@ def series_numbers(
     and its sigma; per particle moved_A and turned_deg; own_half, cross_half, objective before and after; classes and
     values (``class_numbers``); release, held_back: what the protocol auto decided; directions: name -> share of the
     images; species: name -> ``_species_numbers``; spreads: what it says about the widths of the priors
-    (``refinement.spread.Spread``).
+    (``refinement.spread.Spread``); weights_misfit: mean square of what fitted weights leave, over what was expected.
     """
     series = after.series
     moved, turned = _pose_changes(previous, after)
@@ -75,6 +75,8 @@ def series_numbers(
         field: {"width": s.width, "count": short(s.count), "excess": listed(s.excess)}
         for field, s in result.spread.items()
     }
+    if result.weights is not None:
+        details["weights_misfit"] = short(result.weights.misfit)
     details["directions"] = {each.name: short(each.determined) for each in result.directions}
     numbers = {"passes": result.passes, "score": result.own_half[1], "cross_score": result.cross_half[1]}
     return {key: short(value) for key, value in numbers.items()} | {DETAILS: details}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,9 @@ def test_by_tilt_then_by_position_then_maps(project, mpr, add_source, add_specie
     np.testing.assert_allclose(alone.weight.values, located.weight.values, rtol=1e-6)
     assert alone.series_weight != located.series_weight
     assert len(read_blocks(load_population(pop).files(3).series("TS_01").sigma)["series_weights"]) == 2
+
+    numbers = json.loads(load_population(pop).files(1).series("TS_01").summary.read_text("utf-8"))["numbers"]
+    assert 0.3 < numbers["details"]["weights_misfit"] < 3  # what is left is about the noise
 
     assert mpr("reconstruct", pop, "--engine", "inline").code == 0
     kept = _series(pop, 4).weights
