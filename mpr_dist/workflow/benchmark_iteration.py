@@ -20,7 +20,7 @@ from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import kernel_tables, load_particle_images
 from mpr_dist.imaging.passes import compare_images, insert_images
 from mpr_dist.imaging.reconstruct import fourier_sums, solve_map
-from mpr_dist.imaging.reference import half_map_fsc
+from mpr_dist.imaging.reference import species_fsc
 from mpr_dist.maths.solve import covariance, solve
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.jacobian import Jacobian
@@ -70,7 +70,7 @@ def phases() -> Phases:
         "publish and merge sums": (write_partial, merge),
         "symmetrise": (fourier_sums,),
         "Wiener filter, inversion": (solve_map,),
-        "FSC": (half_map_fsc,),
+        "FSC": (species_fsc,),
         "read and write parameters": (read_state, write_state, write_sigmas),
         "write maps": (write_volume, write_ome_zarr),
         "report": (write_report, write_uncertainty),

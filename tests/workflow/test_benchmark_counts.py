@@ -120,6 +120,15 @@ def test_phases_are_functions_of_one_phase_each():
     assert set(clock.seconds) == {*phases(), OTHER}
 
 
+def test_an_iteration_meets_every_phase(tmp_path):
+    """The smallest load: all that is refined passes through the functions that the phases name."""
+    measured = measure_iteration(32, (1, 3, 8), print, tmp_path)
+    never = [name for name, seconds in measured.seconds.items() if not seconds > 0]
+    assert not never
+    assert sum(measured.share.values()) <= 1.0
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
 def test_shares_and_what_takes_too_long():
     seconds = {"solve": 2.0, "FSC": 1.0, INSERTION: 6.0}
     measured = IterationTime(64, 1, 5, 10, 20.0, seconds, 1.0)
