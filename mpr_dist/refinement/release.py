@@ -28,6 +28,8 @@ from mpr_dist.units import F64
 # class some are known well and others hardly at all (tilts of low and of high dose): the prior holds those, and what it
 # holds does no harm. A half would keep back what pays at once (examples/benchmarks/auto.md).
 ENOUGH = 0.25
+# a volume warp explains what image warps and trajectories explain, too: with less its prior and theirs drift apart
+ENOUGH_OF_VOLUME_WARP = 0.5
 # nodes of the image warp along the longer side of the image
 RUNGS = (1, 2, 3, 4, 5, 6, 8)
 # a prior holds what single particles would pull at, but its form is a guess: two of them share a node at least
@@ -38,6 +40,10 @@ VOLUME_WARPS = ((2, 2, 1, 4), (3, 3, 1, 6))
 # temporal samples up to this total dose (e/A^2), and beyond
 MOST_SAMPLES = {100.0: 2, np.inf: 3}
 ODD_ORDERS = (3,)
+# Half-maps that agree no further than this (A) are too blurred to measure optics with, as in M: the matrix takes the
+# reference for granted, and a magnification, say, would take up its blur and stay as a scale that all series share.
+OPTICS_A = 8.0
+OPTICS = ("defocus", "astigmatism", "phase_shift", "magnification", "cs", "aberrations")
 # fields of ``RefineSettings``, in the order in which M releases them, and what people call them
 WORDS = {
     "image_warp": "image warp",
@@ -74,6 +80,7 @@ class Decision:
 
 
 ASKED, BEFORE, KNOWN, HELD = "asked for", "released before", "known well enough", "the prior would hold it"
+BLURRED = f"the half-maps do not reach {OPTICS_A:g} A yet"
 
 
 def largest(asked: RefineSettings, tilts: int, particles: int, image_size: F64, samples: int = 1) -> RefineSettings:
@@ -132,13 +139,14 @@ def release(
     settings, refused = weighing.most, dict[str, Decision]()
     while True:
         shares = weighing.shares(settings)
-        poor = {name: share for name, share in shares.items() if share < ENOUGH and weighing.may_go(settings, name)}
+        poor = {name: share for name, share in shares.items() if weighing.is_poor(settings, name, share)}
         if not poor:
             break
         worst = min(poor, key=lambda name: poor[name])
-        for name in sorted({worst} | {name for name, share in poor.items() if share < 0.5 * ENOUGH}):
-            grid = grid_of(settings, name)
-            refused.setdefault(name, Decision(name, WORDS[name], grid, _ratio(shares[name]), False, HELD))
+        early = poor.keys() & weighing.too_early
+        for name in sorted({worst} | early | {name for name, share in poor.items() if share < 0.5 * ENOUGH}):
+            grid, why = grid_of(settings, name), BLURRED if name in weighing.too_early else HELD
+            refused.setdefault(name, Decision(name, WORDS[name], grid, _ratio(shares[name]), False, why))
             settings = weighing.with_less(settings, name)
     told = [one for name, one in refused.items() if name not in shares]
     for name, share in shares.items():
@@ -233,11 +241,17 @@ class _Weighing:
         nothing = {name: getattr(self.asked, name) for name in self.there}
         return replace(self._everything, **(nothing | chosen))
 
-    def may_go(self, settings: RefineSettings, name: str) -> bool:
-        """Whether a class may be left out, or its grid be coarser."""
-        if name in self.ladders and getattr(settings, name) != self.there[name]:
-            return True
-        return name not in self.fixed
+    @cached_property
+    def too_early(self) -> frozenset[str]:
+        """Classes that the references are too blurred for."""
+        best = min((each.reference.resolution_A for each in self.data if each.frozen is None), default=np.inf)
+        return frozenset(OPTICS) - self.fixed.keys() if best > OPTICS_A else frozenset()
+
+    def is_poor(self, settings: RefineSettings, name: str, share: float) -> bool:
+        """Whether a class, or so fine a grid of it, is to go: not known well enough, or too early, and not fixed."""
+        if name in self.fixed and (name not in self.ladders or getattr(settings, name) == self.there[name]):
+            return False
+        return share < (ENOUGH_OF_VOLUME_WARP if name == "volume_warp" else ENOUGH) or name in self.too_early
 
     def with_less(self, settings: RefineSettings, name: str) -> RefineSettings:
         """The settings without a class, or with the next coarser grid."""

@@ -11,7 +11,7 @@ import numpy as np
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.protocol_m import new_at, steps
-from mpr_dist.refinement.release import ENOUGH, PARTICLES_PER_NODE, grid_of, largest, may_be_released
+from mpr_dist.refinement.release import ENOUGH, OPTICS_A, PARTICLES_PER_NODE, grid_of, largest, may_be_released
 from mpr_dist.workflow.done import read_done
 from mpr_dist.workflow.in_force import steps_made
 from mpr_dist.workflow.release_table import over_all
@@ -55,6 +55,7 @@ def _of_auto(population: Population, settings: RefineSettings) -> tuple[str, ...
     lines = [
         f"rule: a class is released in a series when its expected sigma, beside all others, is below {ratio:.2f} of",
         f"its prior; image warps get as fine, up to a node per {PARTICLES_PER_NODE} particles; what was released stays",
+        f"optics wait for half-maps better than {OPTICS_A:g} A",
     ]
     if not population.series or not population.species:
         return tuple(lines)

@@ -13,7 +13,7 @@ from mpr_dist.model.warp import CubicGrid, ImageWarp
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import evaluate
 from mpr_dist.refinement.priors import precision
-from mpr_dist.refinement.release import ENOUGH, MOST_NODES, Decision, _Weighing, largest, release
+from mpr_dist.refinement.release import ENOUGH, ENOUGH_OF_VOLUME_WARP, MOST_NODES, Decision, _Weighing, largest, release
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import sigmas
 
@@ -71,7 +71,7 @@ def test_what_is_released_is_known_well_enough_and_what_is_not_is_not(crowded):
     # a class that was refused is refused again when it alone is put back
     for name in [name for name, each in decisions.items() if not each.released and name != "temporal_samples"]:
         back = weighing.shares(replace(settings, **{name: getattr(weighing.most, name)}))
-        assert back[name] < ENOUGH, name
+        assert back[name] < (ENOUGH_OF_VOLUME_WARP if name == "volume_warp" else ENOUGH), name
 
 
 def test_excluded_classes_stay_out(crowded):
@@ -119,3 +119,14 @@ def test_the_largest_grid_has_a_node_per_two_particles_and_can_be_solved():
     assert largest(replace(AUTO, image_warp=(16, 12)), 41, 1, size).image_warp == (16, 12)
     width, height = largest(AUTO, 60, 10**6, size).image_warp
     assert 2 * 60 * width * height <= MOST_NODES
+
+
+def test_optics_wait_for_half_maps_that_show_them(crowded):
+    """At 12 A no class of the optics is released, however well the matrix would know it; what was asked for is."""
+    blurred = replace(crowded, data=replace(crowded.data, reference=replace(crowded.data.reference, resolution_A=12.0)))
+    sharp, _ = decide(crowded)
+    settings, decisions = decide(blurred, replace(AUTO, defocus=True))
+    assert sharp.magnification
+    assert settings.defocus
+    assert (settings.magnification, settings.aberrations) == (False, ())
+    assert "8 A" in decisions["magnification"].why
