@@ -105,7 +105,8 @@ def _files(option: str, given: list[str] | None, ends: tuple[str, ...]) -> tuple
         else:
             matches = [path] if path.is_file() else []
         if not matches:
-            raise InputError(f"{option}: {text}: no such file")
+            what = f"a folder without any file *{', *'.join(ends)}" if path.is_dir() else "no such file"
+            raise InputError(f"{option}: {text}: {what}")
         found += matches
     return tuple(dict.fromkeys(found))
 

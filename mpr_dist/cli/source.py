@@ -66,8 +66,8 @@ def add(
 
     names = None if files is None else read_names(files)
     options = context.params
-    given = [warp_settings is not None, relion_tomograms is not None, bool(options["imod"] or options["aretomo"])]
-    if sum(given) != 1:
+    given = [warp_settings, relion_tomograms, options["imod"], options["aretomo"] or None]
+    if sum(each is not None for each in given) != 1:
         raise InputError("give one of --warp-settings, --relion-tomograms, --imod and --aretomo")
     if tilt_movies is not None and warp_settings is None:
         raise InputError("--tilt-movies goes with --warp-settings: only Warp's frame series are understood")

@@ -226,7 +226,7 @@ def _coordinate_pixel(columns: Columns, pixel_A: float | None, is_warp: bool) ->
     if found is None:
         raise InputError(
             f"{columns.path}: no pixel size for the coordinates ({IMAGE_PIXEL}, {TILT_SERIES_PIXEL}, "
-            "rlnDetectorPixelSize with rlnMagnification, or rlnPixelSize); give the pixel size of the coordinates"
+            "rlnDetectorPixelSize with rlnMagnification, or rlnPixelSize); give it (--coordinate-pixel)"
         )
     return found
 
@@ -264,7 +264,7 @@ def _origins(columns: Columns, pixel_A: float | None) -> tuple[F64, str]:
     found = (np.full(len(columns), pixel_A), "as given") if pixel_A is not None else _image_pixel(columns)
     if found is None:
         if origins.any():
-            raise InputError(f"{columns.path}: no pixel size for rlnOriginX/Y/Z; give the pixel size of the shifts")
+            raise InputError(f"{columns.path}: no pixel size for rlnOriginX/Y/Z; give it (--shift-pixel)")
         return origins, "Shifts: rlnOriginX/Y/Z are all zero."
     pixels, source = found
     note = f"Shifts: rlnOriginX/Y/Z in pixels of {describe(pixels, 'A')} ({source}), subtracted."

@@ -58,6 +58,12 @@ def read_aberrations(path: Path) -> tuple[dict[str, Aberrations], list[str]]:
     return found, sentences
 
 
+def has_aberrations(columns: Columns) -> bool:
+    """Whether any particle has odd or even coefficients that mean something."""
+    lists = [(name, text) for name in (ODD, EVEN) for text in set(_texts(columns, name))]
+    return any(any(_numbers(columns, name, text)[name == EVEN :]) for name, text in lists)
+
+
 def _texts(columns: Columns, name: str) -> list[str]:
     return [str(text) for text in columns.frame[name]] if columns.has(name) else [""] * len(columns)
 

@@ -45,6 +45,8 @@ def chosen_iteration(request: ExportRequest) -> tuple[Population, IterationFiles
     population = load_population(request.population)
     number = population.iteration if request.iteration is None else request.iteration
     files = population.files(number)
+    if not files.is_finished and number == population.iteration:
+        raise InputError(f"{files.root}: is in force, but not whole any more; see mpr-dist population verify")
     if not files.is_finished:
         raise InputError(
             f"{population.path}: iteration {number} is not finished; the last one that is, is {population.iteration}"

@@ -62,5 +62,5 @@ class Findings:
     @property
     def lines(self) -> list[str]:
         errors, warnings = self.of(ERROR), self.of(WARNING)
-        lines = [finding.line for finding in (*errors, *warnings)]
+        lines = list(dict.fromkeys(finding.line for finding in (*errors, *warnings)))  # a file may be read twice
         return [*lines, f"{self.checks} checks: {len(errors)} errors, {len(warnings)} warnings"]

@@ -16,8 +16,10 @@ from mpr_dist.model.pose import Particles
 from mpr_dist.model.reading import Dropped, Reading
 from mpr_dist.model.settings import MOST_SAMPLES
 from mpr_dist.model.species import Helix, Species
-from mpr_dist.storage.particle_columns import list_of, series_key
+from mpr_dist.storage.particle_columns import Columns, list_of, series_key
 from mpr_dist.storage.relion import ParticleTable
+from mpr_dist.storage.relion_aberrations import has_aberrations
+from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.units import F64
 from mpr_dist.workflow.create import check_name, check_new_name, opened, told
 from mpr_dist.workflow.import_maps import import_maps
@@ -146,7 +148,7 @@ def take_species(
     box = len(maps.mask)
     species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry, helix=request.helix)
     everything = Particles(position, table.angles_deg, table.half, np.arange(len(table), dtype=np.int64))
-    notes = [*_about_odd_sizes(population, table, names), *maps.notes]
+    notes = [*_about_odd_sizes(population, table, names), *_about_aberrations(population, table, names), *maps.notes]
     if request.temporal_samples is not None:
         everything = everything.resampled(request.temporal_samples)
         notes.append(f"Trajectories: {request.temporal_samples} temporal samples each, as asked for.")
@@ -169,6 +171,20 @@ def _about_odd_sizes(population: Population, table: ParticleTable, names: Sequen
             f"Odd sizes of tomograms ({found}): RELION counts centred coordinates from n / 2 but projects about n // 2"
             ", half a pixel apart; n / 2 was taken for both, as Warp does."
         )
+
+
+def _about_aberrations(population: Population, table: ParticleTable, names: Sequence[str]) -> Iterator[str]:
+    """RELION keeps aberrations with particles, we with tilt series: they are lost unless these came with them."""
+    if not has_aberrations(Columns(table.path, table.columns)):
+        return
+    for name in dict.fromkeys(names):
+        optics = read_tilt_series(population.files(0).series(name).xml, volume_size_A=(1.0, 1.0, 1.0)).optics
+        if any(optics.zernike_odd) or any(optics.zernike_even):
+            return
+    yield (
+        "Aberrations of the particles (rlnOddZernike, rlnEvenZernike) are NOT APPLIED: they come with source add "
+        "--relion-tomograms optimisation_set.star, or refine --aberrations finds them anew."
+    )
 
 
 def _check(population: Population, name: str) -> None:

@@ -21,6 +21,7 @@ from mpr_dist.storage.publish import disk, publish_bytes
 from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
 from mpr_dist.workflow.create import check_name, create_population
 from mpr_dist.workflow.export_state import series_at
+from mpr_dist.workflow.same_images import same_images, told_twice
 from mpr_dist.workflow.species_changes import Changed, publish_changed
 from mpr_dist.workflow.species_selection import merged_states, scale_to
 from mpr_dist.workflow.species_state import SpeciesState, read_species
@@ -103,7 +104,9 @@ def merge_populations(request: MergeRequest) -> Merged:
     notes = [note for _, of_species in joined.values() for note in of_species]
     done = publish_changed(population, [state for state, _ in joined.values()], (), notes)
     renamed = {part.prefix: _changes(part) for part in parts if _changes(part)}
-    return Merged(len(population.series), renamed, done, _remarks(parts, bool(renamed)))
+    twice = same_images(population)
+    remarks = _remarks(parts, bool(renamed)) + ((f"WARNING: {told_twice(twice)}.",) if twice else ())
+    return Merged(len(population.series), renamed, done, remarks)
 
 
 def _parts(populations: Sequence[Population], keep_apart: bool) -> list[_Part]:

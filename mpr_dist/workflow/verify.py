@@ -23,6 +23,7 @@ from mpr_dist.storage.tiff import mask_path, read_mask
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.done import read_done
 from mpr_dist.workflow.findings import WARNING, Findings
+from mpr_dist.workflow.same_images import same_images, told_twice
 from mpr_dist.workflow.series_io import moved_with
 from mpr_dist.workflow.series_results import published_hash
 from mpr_dist.workflow.verify_species import check_all_species
@@ -51,6 +52,9 @@ def verify_population(path: Path, deep: bool = False) -> Findings:
         _check_source(findings, source)
         for entry in source.series:
             _check_series(findings, population, source, entry)
+    twice = same_images(population)
+    advice = "mpr-dist source remove leaves one of their sources out"
+    findings.check(not twice, "population", told_twice(twice) if twice else "", advice, WARNING)
     check_all_species(findings, population)
     for number in range(1, population.iteration + 1):
         _check_iteration(findings, population, population.files(number), deep)

@@ -233,7 +233,7 @@ def test_shifts_are_subtracted_in_their_own_unit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rlnOriginZ is missing, although there is rlnOriginX"):
         read_particles(table(tmp_path, base | pixels))
     no_pixel = CORNER | ANGLES | NAMES | {f"rlnOrigin{a}": [1.0, -1.0] for a in "XYZ"}
-    with pytest.raises(InputError, match="pixel size of the shifts"):
+    with pytest.raises(InputError, match="--shift-pixel"):
         read_particles(table(tmp_path, no_pixel), coordinate_pixel_A=1.0)
 
 
