@@ -55,13 +55,14 @@ def _cavity(passed: Products, scale: F64, posterior: _Posterior) -> Cavity:
     n_p, n_t = passed.xm.shape
     mean, cov = np.zeros((n_p, n_t, PLACE)), np.zeros((n_p, n_t, PLACE, PLACE))
     for t in range(n_t):
-        known, step = posterior.of_places(t)
+        known, step = posterior.of_tilt(t)
         gradient, information = local_equations(passed, scale[t], t)
-        own = np.eye(PLACE) - known @ information[:, :PLACE, :PLACE]
-        without = np.linalg.solve(own, known)
+        # with all that the image says anything about: of a place alone it would seem to say more than it does
+        left = np.eye(known.shape[-1]) - known @ information
+        without = np.linalg.solve(left, known)[:, :PLACE, :PLACE]
         cov[:, t] = 0.5 * (without + np.swapaxes(without, 1, 2))
-        left = step - np.einsum("pij,pj->pi", known, gradient[:, :PLACE])
-        mean[:, t] = np.linalg.solve(own, left[..., None])[..., 0]
+        moved = step - np.einsum("pij,pj->pi", known, gradient)
+        mean[:, t] = np.linalg.solve(left, moved[..., None])[:, :PLACE, 0]
     return Cavity(mean, _blur(cov, _mean_square_radius(passed)))
 
 
@@ -77,15 +78,15 @@ class _Posterior:
     steps: tuple[F64, F64]
     points: slice
 
-    def of_places(self, t: int) -> tuple[F64, F64]:
-        """Covariance (particles, 6, 6) of the places in tilt t, and step to their mean (particles, 6)."""
+    def of_tilt(self, t: int) -> tuple[F64, F64]:
+        """Covariance (particles, local, local) of all local parameters in tilt t, and step to their mean."""
         jacobian, blocks, points = self.jacobian, self.blocks, self.points
         columns = jacobian.layout.tilt_columns[t]
-        by_series = jacobian.series(t)[:, :PLACE]
+        by_series = jacobian.series(t)
         out = by_series @ blocks.s[np.ix_(columns, columns)] @ np.swapaxes(by_series, 1, 2)
         step = by_series @ self.steps[0][columns]
         if jacobian.layout.poses:
-            by_pose = jacobian.pose(t)[:, :PLACE]
+            by_pose = jacobian.pose(t)
             mixed = by_series @ np.moveaxis(blocks.sp[columns, points], 1, 0) @ np.swapaxes(by_pose, 1, 2)
             out = out + mixed + np.swapaxes(mixed, 1, 2)
             out = out + by_pose @ blocks.p[points] @ np.swapaxes(by_pose, 1, 2)
@@ -103,7 +104,8 @@ def _mean_square_radius(passed: Products) -> float:
 def _blur(cov: F64, radius2: float) -> F64:
     """Variances in the image; turns count by how far they move the density."""
     turn = cov[..., TURN, TURN]
-    xx = cov[..., 0, 0] + radius2 * (turn[..., 1, 1] + turn[..., 2, 2])
-    yy = cov[..., 1, 1] + radius2 * (turn[..., 0, 0] + turn[..., 2, 2])
+    xx = np.maximum(cov[..., 0, 0] + radius2 * (turn[..., 1, 1] + turn[..., 2, 2]), 0.0)
+    yy = np.maximum(cov[..., 1, 1] + radius2 * (turn[..., 0, 0] + turn[..., 2, 2]), 0.0)
     xy = cov[..., 0, 1] - radius2 * turn[..., 0, 1]
-    return np.stack([xx, yy, xy, cov[..., DEFOCUS, DEFOCUS]], -1)
+    largest = np.sqrt(xx * yy)  # what is left of it is a covariance, whatever rounding does
+    return np.stack([xx, yy, np.clip(xy, -largest, largest), np.maximum(cov[..., DEFOCUS, DEFOCUS], 0.0)], -1)
