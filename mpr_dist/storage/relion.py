@@ -178,8 +178,12 @@ def _refuse_strangers(columns: Columns) -> None:
         raise InputError(f"{columns.path}: no angles ({', '.join(ANGLES)}); particles must have been aligned first")
 
 
-def _series(columns: Columns) -> tuple[tuple[str, ...], str]:
-    column = next(name for name in ("rlnTomoName", "rlnMicrographName", "wrpSourceName") if columns.has(name))
+def _series(columns: Columns, *first: str) -> tuple[tuple[str, ...], str]:
+    """``first``: columns that count before RELION's."""
+    wanted = (*first, "rlnTomoName", "rlnMicrographName", "wrpSourceName")
+    column = next((name for name in wanted if columns.has(name)), None)
+    if column is None:
+        raise InputError(f"{columns.path}: no column says the tilt series ({', '.join(dict.fromkeys(wanted))})")
     raw = columns.text(column)
     names = tuple(series_key(name) for name in raw)
     example = f"'{raw[0]}' read as '{names[0]}'" if raw[0] != names[0] else f"such as '{names[0]}'"
@@ -323,7 +327,7 @@ def _read_m(columns: Columns, notes: list[str]) -> ParticleTable:
         turns += 1
     positions = np.stack([columns.numbers(*coordinate_names(k)) for k in numbers], 1)
     angles = np.stack([columns.numbers(*angle_names(min(k, turns))) for k in numbers], 1)
-    names, name_note = _series(columns)
+    names, name_note = _series(columns, "wrpSourceName")
     half, half_note = _half_sets(columns, "wrpRandomSubset")
     note, turned = "Coordinates: wrpCoordinateX1/Y1/Z1, in A from the corner (M).", "Angles: wrpAngleRot/Tilt/Psi"
     if samples > 1:

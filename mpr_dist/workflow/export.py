@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mpr_dist.errors import InputError
+from mpr_dist.errors import InputError, MprError
+from mpr_dist.storage.publish import disk
 from mpr_dist.workflow.export_m import export_m
 from mpr_dist.workflow.export_ome_zarr import export_04, export_05
 from mpr_dist.workflow.export_relion import export_relion5
-from mpr_dist.workflow.export_request import ExportRequest, ExportSummary
+from mpr_dist.workflow.export_request import ExportRequest, ExportSummary, chosen_iteration
 from mpr_dist.workflow.export_warp import export_warp
 
 TARGETS: dict[str, Callable[[ExportRequest], ExportSummary]] = {
@@ -23,10 +24,22 @@ TARGETS: dict[str, Callable[[ExportRequest], ExportSummary]] = {
 def export(request: ExportRequest, target: str) -> ExportSummary:
     """Write an iteration of a population as a project of another program; the population is only read.
 
+    Nothing is left of an export that failed, so that the same command works when its reason is mended.
+
     Raises:
         InputError: the target is not known, the iteration is not finished, the folder is in use.
         MprError: what the targets raise.
     """
     if target not in TARGETS:
         raise InputError(f"--to: {target!r} is not known; there are {', '.join(TARGETS)}")
-    return TARGETS[target](request)
+    chosen_iteration(request)  # the folder is free: what is in it after a failure is ours
+    there = request.out.exists()
+    try:
+        return TARGETS[target](request)
+    except MprError:
+        if there:
+            for path in request.out.iterdir():
+                (disk().remove_tree if path.is_dir() else disk().unlink)(path)
+        else:
+            disk().remove_tree(request.out)
+        raise

@@ -21,7 +21,7 @@ from mpr_dist.storage.relion_tomograms import NAME, TILTS_FILE, write_tomograms
 from mpr_dist.storage.star import write_table
 from mpr_dist.units import F64
 from mpr_dist.workflow import export_relion_tables as tables
-from mpr_dist.workflow.export_relion_particles import PARTICLE, particle_rows, split_optics
+from mpr_dist.workflow.export_relion_particles import IMAGE, PARTICLE, particle_rows, split_optics
 from mpr_dist.workflow.export_request import ExportRequest, ExportSummary, chosen_iteration
 from mpr_dist.workflow.export_state import SpeciesAt, series_at, species_at
 from mpr_dist.workflow.import_relion import read_relion_rows
@@ -146,7 +146,10 @@ def _species(
         write_motion(out / f"motion{suffix}.star", motion)
     _write_set(out, suffix, moves, at)
     stretch = max(float(np.abs(each.series.optics.magnification - np.eye(2)).max()) for each in exported)
-    return _numbers(species, of_relion, moves, suffix, stretch * species.species.diameter_A / 2)
+    told = _numbers(species, of_relion, moves, suffix, stretch * species.species.diameter_A / 2)
+    if IMAGE in particles:
+        told["lines"].append(f"  {species.name}: images in {IMAGE} were extracted before; extract them again in RELION")
+    return told
 
 
 def _write_set(out: Path, suffix: str, moves: bool, at: SpeciesAt) -> None:

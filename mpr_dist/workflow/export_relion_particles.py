@@ -20,6 +20,7 @@ from mpr_dist.workflow.export_relion_tables import OPTICS, visible_frames
 if TYPE_CHECKING:
     import pandas as pd
 
+IMAGE = "rlnImageName"
 PARTICLE, GROUP, VISIBLE = "rlnTomoParticleName", "rlnOpticsGroup", "rlnTomoVisibleFrames"
 STACKS_2D = "rlnTomoSubTomosAre2DStacks"
 # what tables that are not of this RELION project say of images and pixels would contradict what takes its place
@@ -29,7 +30,7 @@ _OLD: tuple[str, ...] = (
     "rlnPixelSize",
     "rlnMicrographName",
     "rlnCtfImage",
-    "rlnImageName",
+    IMAGE,
 )
 _OLD += ("rlnImagePixelSize", "rlnImageSize", "rlnImageDimensionality", "rlnTomoSubtomogramBinning", VISIBLE)
 _OLD += ("rlnCtfDataAreCtfPremultiplied",)

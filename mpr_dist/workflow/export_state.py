@@ -55,7 +55,10 @@ def species_at(population: Population, files: SpeciesFiles, iteration: int) -> S
         if name in poses and files.particles_in(entry.name):
             found[entry.name] = poses[name]
     if not found:
-        raise PopulationError(f"species {name} has no particles in the tilt series of {population.path}")
+        raise PopulationError(
+            f"species {name} has no particles in the tilt series of {population.path}; to export the others: mpr-dist "
+            "species remove"
+        )
     together = concatenated(list(found.values()))
     order = np.argsort(together.row, kind="stable")
     particles = selected(together, order)

@@ -292,6 +292,11 @@ def test_tables_of_m(tmp_path: Path) -> None:
     assert not three.outside({"TS_1": (25.0,) * 3, "TS_2": (70.0,) * 3}, margin_A=6.0).any()
     fewer = {name: values for name, values in m_table(3).items() if not re.fullmatch(r"wrpAngle.*[23]", name)}
     assert (read_particles(table(tmp_path, fewer, name="few.star")).angles_deg[0] == [10.0, 90.0, 5.0]).all()
+    others = m_table(1) | {"rlnMicrographName": ["a", "b"]}
+    assert read_particles(table(tmp_path, others, name="both.star")).series == ("TS_1", "TS_2")
+    nameless = {name: values for name, values in m_table(1).items() if name != "wrpSourceName"}
+    with pytest.raises(InputError, match="no column says the tilt series"):
+        read_particles(table(tmp_path, nameless, name="nameless.star"))
     with pytest.raises(InputError, match="M's coordinates are in A"):
         read_particles(tmp_path / "m.star", coordinate_pixel_A=2.0)
 
