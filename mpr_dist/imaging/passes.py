@@ -37,6 +37,8 @@ def compare_images(
         else:
             s = seen.of(part)
             where = (s.active, s.views, shift[part], s.defocus, s.astig, s.fixed, s.weight, s.weight_row, s.n_samples)
+            # the kernels walk through images in the order of memory
+            values = np.ascontiguousarray(values)
             compare(volumes, reference[part], values, *where, s.tables, s.is_curved, kinds, rows, out[part])
     return out
 
@@ -53,7 +55,8 @@ def insert_images(sums: I64, half: I8, images: ParticleImages, seen: Seen, scale
     for part, values in images.blocks():
         s = seen.of(part)
         where = (s.active, s.views, s.defocus, s.astig, s.fixed, s.weight, s.weight_row, s.n_samples, s.tables)
-        largest = max(largest, float(insert(sums, half[part], values, *where, s.is_curved, scale).max()))
+        found = insert(sums, half[part], np.ascontiguousarray(values), *where, s.is_curved, scale)
+        largest = max(largest, float(found.max()))
     return largest
 
 

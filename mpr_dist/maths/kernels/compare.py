@@ -243,7 +243,7 @@ def compare(  # type: ignore[no-untyped-def]
     """Inner products of every active image with its model.
 
     volumes (references, nz, ny, nx, 2) f32: transforms, kx >= 0, centre at nz//2, ny//2, 0.
-    reference (particles,) which volume; images (particles, tilts, samples, 2) f32 whitened.
+    reference (particles,) which volume; images (particles, tilts, samples, 2) f32 whitened, contiguous.
     active (particles, tilts) bool; views (particles, tilts, 3, 3) f32; shifts (particles, tilts, 2) f32 in A.
     defocus (particles, tilts) f32 in A; astig (tilts, 2) f32 in A; fixed (tilts, samples) f32.
     weight (rows, samples) f32, and weight_row (particles, tilts) i64: the row of each image.
