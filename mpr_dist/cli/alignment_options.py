@@ -71,6 +71,8 @@ def alignment_request(
     from mpr_dist.workflow.exposures import Exposures
     from mpr_dist.workflow.import_alignments import AlignmentRequest
 
+    if options["imod"] is not None and not options["imod"].is_dir():
+        raise InputError(f"--imod: {options['imod']}: no such folder")
     if options["ctf"] is None:
         raise InputError("--ctf: give a table with the defocus of every tilt")
     return AlignmentRequest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import InputError, MprError
+from mpr_dist.model.movie import MovieSource
 from mpr_dist.model.population import Population, Source, SpeciesFiles
 from mpr_dist.storage.m_files import (
     NO_HASH,
@@ -26,6 +28,7 @@ from mpr_dist.storage.m_files import (
 from mpr_dist.storage.m_hash import data_hash, raw_movie
 from mpr_dist.storage.m_project import read_m_source
 from mpr_dist.storage.m_table import NOTHING, SOURCE_HASH, write_m_table, write_plain_table
+from mpr_dist.storage.movies import find_movie, read_movie_source
 from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.particle_columns import list_of
 from mpr_dist.storage.publish import disk
@@ -74,7 +77,7 @@ def export_m(request: ExportRequest) -> ExportSummary:
     species = [species_at(population, each, files.number) for each in population.species]
     disk().mkdir(out)
     written = {source.name: _series_of(population, source, files.number, out) for source in population.sources}
-    hashes = _hashes(_kept_hashes(population, species), [one for series in written.values() for one in series])
+    hashes = _hashes(_kept_hashes(population, species), population, written)
     sources = [_source(population, s, files.number, out, written[s.name], hashes) for s in population.sources]
     links = {one.name: (one.file_name, hashes.of(one.name)) for series in written.values() for one in series}
     lines: list[str] = []
@@ -94,12 +97,29 @@ def _series_of(population: Population, source: Source, number: int, out: Path) -
     return export_series(population, source, number, out / source.name, as_imported=is_of_m)
 
 
-def _hashes(kept: Mapping[str, str], series: Sequence[ExportedSeries]) -> _Hashes:
+def _hashes(
+    kept: Mapping[str, str], population: Population, written: Mapping[str, Sequence[ExportedSeries]]
+) -> _Hashes:
     """Where M said none, the hash that it will compute itself from the movie of the first tilt."""
-    first = {one: raw_movie(one.movies[0]) if one.movies else None for one in series}
-    seen = {one.name: data_hash(one.file_name, movie) for one, movie in first.items() if movie is not None}
+    seen = {}
+    for source in population.sources:
+        movies = _movies(source)
+        for one in written[source.name]:
+            first = raw_movie(one.movies[0]) if one.movies else None
+            if first is None and one.movies and movies is not None:
+                first = find_movie(movies, one.movies[0].stem)
+            if first is not None:
+                seen[one.name] = data_hash(one.file_name, first)
     strange = tuple(name for name, value in kept.items() if seen.get(name, value) != value)
     return _Hashes(kept, {name: value for name, value in seen.items() if name not in kept}, strange)
+
+
+def _movies(source: Source) -> MovieSource | None:
+    """What Warp's settings of the frame series say; None when the source has none, or they are gone."""
+    try:
+        return None if source.movies is None else read_movie_source(source.movies)
+    except MprError:
+        return None
 
 
 def _kept_hashes(population: Population, species: Sequence[SpeciesAt]) -> dict[str, str]:
@@ -135,8 +155,7 @@ def _source(
         params |= {"PixelSize": number_text(pixel_A), "RelativeWeight": "1", "RelativeBFactor": "0, 0, 0"}
         params |= {f"Dimensions{axis}": str(n) for axis, n in zip("XYZ", volume_px, strict=True)}
         params["FrameLimit"] = str(max(len(entry.active) for entry in source.series))
-        params |= {"GainFlipX": "False", "GainFlipY": "False", "GainTranspose": "False"}
-        params |= {"DosePerAngstromFrame": "0", "EERGroupFrames": "1", "GainPath": "", "DefectsPath": ""}
+        params |= _about_movies(_movies(source), path.parent)
     xmls = [out / source.name / f"{one.file_name}.xml" for one in series]
     params |= _versions(template, "DataSource", number, [xml.read_bytes() for xml in xmls], 27)
     entries = [
@@ -145,6 +164,17 @@ def _source(
     ]
     write_m_source(path, template, params, entries)
     return _Member(own or params["GUID"], f"{source.name}/{source.name}.source")
+
+
+def _about_movies(movies: MovieSource | None, folder: Path) -> dict[str, str]:
+    """What M needs to read movies; paths relative to the folder of the .source."""
+    dose, group, gain, flips = "0", 1, "", (False, False, False)
+    if movies is not None:
+        dose, group = number_text(movies.dose_per_frame), movies.eer_group
+        flips = (movies.flip_x, movies.flip_y, movies.transpose)
+        gain = "" if movies.gain is None else os.path.relpath(movies.gain.resolve(), folder.resolve())
+    params = {f"Gain{words}": str(flag) for words, flag in zip(("FlipX", "FlipY", "Transpose"), flips, strict=True)}
+    return params | {"DosePerAngstromFrame": dose, "EERGroupFrames": str(group), "GainPath": gain, "DefectsPath": ""}
 
 
 def _unbinned(source: Source) -> tuple[float, tuple[int, int, int]]:

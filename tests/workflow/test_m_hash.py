@@ -9,9 +9,11 @@ import pytest
 from m_project import HASH, NAME, copy_of, make_m_project
 
 from mpr_dist.cli.app import run
+from mpr_dist.storage.m_files import param_of
 from mpr_dist.storage.m_hash import data_hash, raw_movie
 from mpr_dist.storage.m_project import read_m_population
 from mpr_dist.storage.star import read_blocks
+from mpr_dist.storage.warp_project import write_movie_settings
 from mpr_dist.workflow.create import create_population
 from mpr_dist.workflow.export import export
 from mpr_dist.workflow.export_request import ExportRequest
@@ -74,6 +76,18 @@ def test_hashes_are_made_where_movies_are(project, tmp_path):
     done = export(ExportRequest(tmp_path / "again", tmp_path / "out"), "m")
     expected = by_the_shell(NAME, b"a movie")
     assert (done.table["hashes"], done.table["needs"]) == ({NAME: expected}, "")
+    (root / "frames").mkdir()
+    movie.rename(root / "frames" / movie.name)  # where the settings of the frame series say, if the source knows them
+    write_movie_settings(root / "frames.settings", 4.0, ".tif", 3.0, "gain.mrc")
+    assert export(ExportRequest(tmp_path / "again", tmp_path / "away"), "m").table["hashes"] == {}
+    table = tmp_path / "again" / "sources" / "g" / "source.toml"
+    table.write_text(table.read_text().replace("[[series]]", f'movies = "{root}/frames.settings"\n\n[[series]]'))
+    assert export(ExportRequest(tmp_path / "again", tmp_path / "there"), "m").table["hashes"] == {NAME: expected}
+    values = {name: param_of(tmp_path / "there/g/g.source", "DataSource", name) for name in ("GainFlipX", "GainPath")}
+    assert values["GainFlipX"] == "True"
+    assert (tmp_path / "there/g" / str(values["GainPath"])).resolve() == root / "frames" / "gain.mrc"
+    (root / "frames.settings").rename(root / "gone")
+    assert export(ExportRequest(tmp_path / "again", tmp_path / "gone"), "m").table["hashes"] == {}
     made = read_m_population(tmp_path / "out" / "again.population")
     assert made.sources[0].hashes == {NAME: expected}
     assert set(read_blocks(made.species[0].beside("particles.star"))[""]["wrpSourceHash"]) == {expected}

@@ -76,6 +76,8 @@ def test_one_program_at_a_time_and_folders_without_stacks(tmp_path, capsys):
     pop = create_population(tmp_path / "pop", "test").path
     (tmp_path / "empty").mkdir()
     both = ["--imod", str(tmp_path), "--aretomo", str(tmp_path)]
-    for words, text in ((both, "give one of"), (["--imod", str(tmp_path), "--ctf", "x"], "without any file *.st")):
+    away = ["--imod", str(tmp_path / "away"), "--ctf", "x"]
+    there = ["--imod", str(tmp_path), "--ctf", "x"]
+    for words, text in ((both, "give one of"), (there, "without any file *.st"), (away, "no such folder")):
         assert run(["source", "add", str(pop), "--name", "g", "--stacks", str(tmp_path / "empty"), *words]) == 2
         assert text in capsys.readouterr().err
