@@ -13,6 +13,7 @@ from mpr_dist.model.population import Population, Source
 from mpr_dist.model.reading import Reading
 from mpr_dist.storage import population as files
 from mpr_dist.storage.lock import locked
+from mpr_dist.storage.particle_columns import list_of
 
 _NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -52,6 +53,15 @@ def check_new_name(population: Population, name: str) -> None:
 
 def check_new_source(population: Population, source: Source) -> None:
     """Raises PopulationError when a name of a source or of its series is in use, or stands for something else there."""
+    if any(source.name == other.name for other in population.sources):
+        raise PopulationError(f"{population.path} has a source {source.name} already; choose another name")
+    there = {entry.name: other.name for other, entry in population.series}
+    twice = sorted(entry.name for entry in source.series if entry.name in there)
+    if twice:
+        raise PopulationError(
+            f"{population.path} has tilt series {list_of(twice)} already, in source {there[twice[0]]}; if these are "
+            "others of the same name, make a population of them and put both together: mpr-dist population merge"
+        )
     replace(population, sources=(*population.sources, source))
     if source.name in population.removed_sources:
         raise PopulationError(f"source {source.name} was removed: mpr-dist source restore, or choose another name")

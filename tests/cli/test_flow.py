@@ -88,7 +88,7 @@ def test_order_matters(project, mpr, add_species, add_source, tmp_path):
     assert "mpr-dist species add" in second.err
     third = add_source(project.files.root)
     assert (third.code, third.is_one_line()) == (2, True)
-    assert "names must differ" in third.err
+    assert " already; choose another name" in third.err
 
 
 def test_simulate(mpr, tmp_path):

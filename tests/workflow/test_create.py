@@ -123,7 +123,7 @@ def test_a_name_in_use_overwrites_nothing(own_project, pop):
     before = copied.read_bytes()
     xml = own_project / "warp_tiltseries" / f"{NAME}.xml"
     xml.write_text(xml.read_text("utf-8-sig").replace("UnselectFilter", "Other"))
-    with pytest.raises(PopulationError, match="names must differ"):
+    with pytest.raises(PopulationError, match="population merge"):
         add_warp_source(pop, source(own_project, name="again"))
     assert copied.read_bytes() == before
 

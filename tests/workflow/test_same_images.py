@@ -81,3 +81,12 @@ def test_one_program_at_a_time_and_folders_without_stacks(tmp_path, capsys):
     for words, text in ((both, "give one of"), (there, "without any file *.st"), (away, "no such folder")):
         assert run(["source", "add", str(pop), "--name", "g", "--stacks", str(tmp_path / "empty"), *words]) == 2
         assert text in capsys.readouterr().err
+
+
+def test_names_that_are_there_already(project, tmp_path, capsys):
+    """Of a source, and of tilt series; the latter have a way out."""
+    import_simulated(tmp_path / "pop", project, "small")
+    for name, text in (("simulated", "source simulated already"), ("b", "population merge")):
+        words = ["source", "add", str(tmp_path / "pop"), "--name", name, "--warp-settings", str(project.files.settings)]
+        assert run(words) == 2
+        assert text in capsys.readouterr().err
