@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from mpr_dist.engine.choice import EngineChoice
 from mpr_dist.engine.dask_executor import DaskExecutor, thread_environment
-from mpr_dist.engine.local import DASHBOARD, client_of, listening, settings
+from mpr_dist.engine.local import DASHBOARD, PATIENT, all_gone, client_of, listening, settings
 from mpr_dist.engine.security import Tls, make_tls
 from mpr_dist.errors import InputError
 
@@ -32,7 +33,7 @@ def open_cuda(choice: EngineChoice) -> CudaExecutor:
     cards = find_cards(choice.gpus)
     tls = None if choice.host is None else make_tls(choice.tls)
     with ExitStack() as undo:
-        undo.enter_context(settings())
+        undo.enter_context(settings(PATIENT))
         if choice.workers_per_gpu == 1:
             undo.enter_context(settings({"distributed.nanny.pre-spawn-environ": thread_environment(choice.threads)}))
             cluster = _one_per_card(cards, choice, tls)
@@ -40,7 +41,8 @@ def open_cuda(choice: EngineChoice) -> CudaExecutor:
             cluster = cards_cluster(cards, choice.workers_per_gpu, choice.threads, choice.host, tls)
         undo.callback(cluster.close, timeout=30)
         total = len(cards) * choice.workers_per_gpu
-        return CudaExecutor(client_of(cluster), total, tls=tls, closing=(undo.pop_all().close,))
+        hopeless = partial(all_gone, cluster)
+        return CudaExecutor(client_of(cluster), total, tls=tls, trouble=hopeless, closing=(undo.pop_all().close,))
 
 
 def find_cards(wanted: tuple[str, ...]) -> tuple[str, ...]:

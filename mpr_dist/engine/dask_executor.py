@@ -11,6 +11,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.util import find_spec
 from typing import Any
 
@@ -129,9 +130,7 @@ class DaskExecutor:
 
     def _next(self, completed: Any) -> Any:
         while self._trouble is not None and not completed.has_ready():
-            why = self._trouble()
-            if why is not None:
-                raise EngineFailed(why)
+            self._end_if_hopeless()
             time.sleep(POLL_S)
         return next(completed)
 
@@ -140,7 +139,7 @@ class DaskExecutor:
 
         try:
             # A result whose worker died before we fetched it is computed again; this call waits for that.
-            return Done[T, R](item, future.result())
+            return Done[T, R](item, self._result(future))
         except KilledWorker:
             text = f"its worker process died {SETTINGS['distributed.scheduler.allowed-failures'] + 1} times"
             return Done[T, R](item, None, WorkerDied(f"{text}; the usual reason is that memory ran out"))
@@ -148,6 +147,25 @@ class DaskExecutor:
             return Done[T, R](item, None, WorkerDied("the engine lost this task with the worker that had it"))
         except TASK_ERRORS as error:
             return Done[T, R](item, None, error)
+
+    def _result(self, future: Any) -> Any:
+        if self._trouble is None:
+            return future.result()
+        # in a thread, because a wait with a timeout would break off the fetching; it ends with the client at the latest
+        with ThreadPoolExecutor(1) as pool:
+            fetched = pool.submit(future.result)
+            while not wait([fetched], LOOK_S).done:
+                try:
+                    self._end_if_hopeless()
+                except EngineFailed:
+                    self._client.cancel([future])
+                    raise
+            return fetched.result()
+
+    def _end_if_hopeless(self) -> None:
+        why = self._trouble() if self._trouble is not None else None
+        if why is not None:
+            raise EngineFailed(why)
 
     def close(self) -> None:
         self._client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,9 @@ from mpr_dist.engine.security import Tls, make_tls
 LOOPBACK = "127.0.0.1"
 # Dask's pages show everything and ask nobody who they are; ssh -L brings them to another machine.
 DASHBOARD = f"{LOOPBACK}:0"
+# A worker that died is started anew by its nanny, which may take long on a busy machine or a slow disk; a cluster that
+# did not wait would give it up for good.
+PATIENT = MappingProxyType({"distributed.deploy.lost-worker-timeout": "1 day"})
 
 
 class LocalExecutor(DaskExecutor):
@@ -34,7 +38,7 @@ class LocalExecutor(DaskExecutor):
         from distributed import LocalCluster
 
         with ExitStack() as undo:
-            undo.enter_context(settings())
+            undo.enter_context(settings(PATIENT))
             cluster = LocalCluster(
                 n_workers=0 if adaptive else workers,
                 threads_per_worker=1,  # one task at a time; ``threads`` are those within a task
@@ -49,7 +53,8 @@ class LocalExecutor(DaskExecutor):
             if adaptive:
                 cluster.adapt(minimum=adaptive[0], maximum=adaptive[1])
             client = client_of(cluster)
-            super().__init__(client, workers, window, tls, closing=(undo.pop_all().close,))
+            hopeless = None if adaptive else partial(all_gone, cluster)
+            super().__init__(client, workers, window, tls, hopeless, closing=(undo.pop_all().close,))
 
 
 def open_local(choice: EngineChoice, workers: int) -> LocalExecutor:
@@ -62,6 +67,17 @@ def settings(more: Mapping[str, Any] = MappingProxyType({})) -> Any:
     import dask
 
     return dask.config.set({**SETTINGS, **more})
+
+
+def all_gone(cluster: Any) -> str | None:
+    """Why no worker of a cluster of nannies will ever come back; None while there is hope."""
+    nannies = list(cluster.workers.values())
+    if not nannies or any(nanny.status.name not in ("closed", "failed") for nanny in nannies):
+        return None
+    return (
+        "all worker processes of this machine ended and could not be started again; the same command continues what "
+        "was begun"
+    )
 
 
 def client_of(cluster: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import engine_tasks as tasks
 
+from mpr_dist.engine.dask_executor import EngineFailed
 from mpr_dist.engine.executor import Executor, WorkerDied
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.engine.local import LocalExecutor
@@ -125,3 +127,33 @@ def test_another_client_of_the_process_does_not_matter(local: LocalExecutor) -> 
         release.set()
         stray.close()
         other.close()
+
+
+@pytest.mark.slow
+def test_a_worker_that_takes_long_to_start_again_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than Dask waits by itself (15 s), as on a slow disk: the interpreter of the new process sleeps first."""
+    slow = tmp_path / "slow"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import pathlib, time\nif pathlib.Path({str(slow)!r}).exists(): time.sleep(18)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    executor = LocalExecutor(workers=1)
+    try:
+        assert [d.unwrap() for d in executor.map_unordered(tasks.square, [2])] == [4]
+        slow.touch()
+        done = executor.map_unordered(tasks.die_at_first, [(3, str(tmp_path)), (4, str(tmp_path))])
+        assert sorted(d.unwrap() for d in done) == [3, 4]
+    finally:
+        executor.close()
+
+
+def test_nobody_waits_for_workers_that_never_come_back() -> None:
+    executor = LocalExecutor(workers=2)
+    try:
+        cluster = executor.client.cluster
+        for nanny in list(cluster.workers.values()):
+            cluster.sync(nanny.close)
+        with pytest.raises(EngineFailed, match="could not be started again"):
+            list(executor.map_unordered(tasks.square, range(3)))
+    finally:
+        executor.close()
