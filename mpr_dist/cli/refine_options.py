@@ -147,7 +147,8 @@ def refinement(
         typer.Option(help="Share of the resolution range used in the first iteration [default: 1]."),
     ] = None,
     max_passes: Annotated[
-        int | None, typer.Option(help="Passes over the images of a series per iteration, at most [default: 40].")
+        int | None,
+        typer.Option(help="Passes over the images of a series per iteration, at most; 10 or more [default: 40]."),
     ] = None,
     min_particles: Annotated[
         int | None, typer.Option(help="Leave out series with fewer particles [default: 1].")

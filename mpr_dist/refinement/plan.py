@@ -206,6 +206,8 @@ class Plan:
     def __str__(self) -> str:
         images = sum(series.images for series in self.series)
         sizes = [len(batch) for batch in self.batches]
+        most, least = max(sizes, default=0), min(sizes, default=0)
+        span = f"{most}" if most == least else f"{most} down to {least}"
         last = self.first + self.iterations - 1
         lines = [
             f"population {self.population}: iterations {self.first:03d} to {last:03d}",
@@ -220,14 +222,14 @@ class Plan:
             for s in self.species
         ]
         lines += [
-            f"  stages       prepare: {len(self.species)} tasks; refine and back-project: {len(self.batches)} batches "
-            f"of {max(sizes, default=0)} down to {min(sizes, default=0)} series; merge: {self.slabs} slabs; "
-            f"finish: {len(self.species)} tasks",
+            f"  stages       prepare: {counted(len(self.species), 'task')}; refine and back-project: "
+            f"{counted(len(self.batches), 'batch', 'batches')} of {span} series; merge: {self.slabs} slabs; "
+            f"finish: {counted(len(self.species), 'task')}",
             f"  per worker   {size(self.worker_bytes)}: programs {size(self.base_bytes)}, images "
             f"{size(self.image_bytes)}, references {size(self.reference_bytes)}, accumulators "
             f"{size(self.accumulator_bytes)}, solver {size(self.solver_bytes)}; making maps {size(self.finish_bytes)}",
             *self._streaming(),
-            f"  {self.workers} workers    {size(self.workers * self.worker_bytes)}",
+            f"  {counted(self.workers, 'worker'):<12} {size(self.workers * self.worker_bytes)}",
             f"  scratch      up to {size(self.scratch_bytes)} during an iteration",
             f"  files        {self.files_per_iteration} per iteration",
         ]
@@ -240,6 +242,11 @@ class Plan:
             f"  streamed     images of {len(self.streamed)} of {len(self.series)} series exceed the "
             f"{size(self.memory_bytes or 0)} of a worker: scratch files of up to {size(self.stream_bytes)} per worker"
         ]
+
+
+def counted(number: int, one: str, more: str = "") -> str:
+    """A number with its noun: "1 batch", "3 batches"."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
 
 
 def make_plan(

@@ -156,7 +156,9 @@ def read_tomogram_names(path: Path) -> dict[int, str]:
     path = Path(path)
     try:
         lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read as a list of names ({error})") from error
     names: dict[int, str] = {}
     for number, line in enumerate(lines, 1):

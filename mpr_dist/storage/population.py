@@ -229,7 +229,9 @@ def read_table(path: Path) -> Table:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise PopulationError(f"{path} does not exist; is this the directory of a population?") from error
+        raise PopulationError(
+            f"{path} does not exist; is this the directory of a population? mpr-dist population create makes one"
+        ) from error
     except ValueError as error:
         raise PopulationError(f"{path}: not valid TOML ({error}); restore it from a copy") from error
     version = table.get("format_version")

@@ -117,7 +117,7 @@ def _check_asked(population: Population, base: IterationFiles, asked: Change) ->
     if present:
         raise InputError(f"--with {present[0]}: it is in {where} already; a series counts once")
     if not there - set(asked.without):
-        raise InputError(f"--without: no tilt series of {where} would be left")
+        raise InputError(f"--without: no tilt series would be left of {where}")
 
 
 def _check_same_members(population: Population, base: IterationFiles, gone: set[str]) -> None:

@@ -212,7 +212,9 @@ def _matched(
             f"does not have ({list_of(unknown)}); add their source, or leave them out with --ignore-unmatched"
         )
     reason = f"they lie in series that this population does not have: {list_of(unknown)}"
-    reading = table.reading.plus(dropped=[Dropped("particles", dropped, reason)])
+    half = table.half[matched]
+    stay = [f"Half-sets of the particles that stay: {(half == 1).sum()} and {(half == 2).sum()}."] if dropped else []
+    reading = table.reading.plus(*stay, dropped=[Dropped("particles", dropped, reason)])
     table = replace(table.select(matched), reading=reading)
     return table, tuple(known[name] for name in table.series)
 

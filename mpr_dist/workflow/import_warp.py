@@ -320,6 +320,8 @@ def read_names(path: Path) -> tuple[str, ...]:
     """
     try:
         lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: cannot be read as a list of names ({error})") from error
     return tuple(line for line in lines if line and not line.startswith("#"))

@@ -51,12 +51,13 @@ def report_data(population: Population, files: IterationFiles) -> ReportData:
     per_half = {each.name: _per_half(files, each.name) for each in population.species}
     refine = read_table(files.settings).get("refine", {})
     settings = settings_of(files)
+    active = {entry.name: entry.active for _, entry in population.series}
     return ReportData(
         title="Refinement" if _refines(refine) else "Reconstruction",
         population=population.name,
         iteration=files.number,
         species=tuple(_species(population, files, each, per_half[each.name]) for each in population.species),
-        series=tuple(_series(name, numbers) for name, numbers in details.items()),
+        series=tuple(_series(name, numbers, active.get(name, ())) for name, numbers in details.items()),
         classes=over_all(details),
         directions=directions_over_all(details),
         information=species_over_all(details),
@@ -112,7 +113,7 @@ def _slices(path: Path) -> tuple[tuple[str, F32], ...]:
     return ("xy", volume[z]), ("xz", volume[:, y]), ("yz", volume[:, :, x])
 
 
-def _series(name: str, details: Mapping[str, Any]) -> SeriesReport:
+def _series(name: str, details: Mapping[str, Any], active: Sequence[bool]) -> SeriesReport:
     def values(key: str) -> F64:
         found = details.get(key) or []
         return np.array([np.nan if value is None else value for value in found], np.float64)
@@ -120,6 +121,13 @@ def _series(name: str, details: Mapping[str, Any]) -> SeriesReport:
     def pair(key: str) -> tuple[float, float]:
         before, after = values(key) if details.get(key) else (np.nan, np.nan)
         return float(before), float(after)
+
+    used = np.array(active, np.bool_)
+
+    def per_tilt(key: str) -> F64:
+        """Of tilts that the project does not work with (--max-tilts, deselected) nothing is shown."""
+        found = values(key)
+        return np.where(used, found, np.nan) if len(found) == len(used) else found
 
     refined = "own_half" in details
     return SeriesReport(
@@ -130,18 +138,19 @@ def _series(name: str, details: Mapping[str, Any]) -> SeriesReport:
         seconds=float(sum(details.get("seconds", {}).values())),
         own=pair("own_half"),
         cross=pair("cross_half"),
-        scale=values("scale"),
-        scale_sigma=values("scale") * values("scale_sigma") if details.get("scale_sigma") else np.zeros(0),
-        defocus_start_um=values("defocus_start_um"),
-        defocus_um=values("defocus_um"),
-        defocus_sigma_um=values("defocus_sigma_um"),
-        mean_shift_A=values("shift_A") if refined else np.zeros(0),
-        shift_sigma_A=values("shift_sigma_A"),
+        scale=per_tilt("scale"),
+        scale_sigma=per_tilt("scale") * per_tilt("scale_sigma") if details.get("scale_sigma") else np.zeros(0),
+        defocus_start_um=per_tilt("defocus_start_um"),
+        defocus_um=per_tilt("defocus_um"),
+        defocus_sigma_um=per_tilt("defocus_sigma_um"),
+        mean_shift_A=per_tilt("shift_A") if refined else np.zeros(0),
+        shift_sigma_A=per_tilt("shift_sigma_A"),
         moved_A=values("moved_A") if refined else np.zeros(0),
         turned_deg=values("turned_deg") if refined else np.zeros(0),
         classes=details.get("classes", {}),
         values=details.get("values", {}),
         species=details.get("species", {}),
+        used=used,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpr_dist.units import F32, F64
+from mpr_dist.units import F32, F64, Bool
 from mpr_dist.workflow import page, plots
 from mpr_dist.workflow.plots import Axis, Guide, Line, axis_for, number
 from mpr_dist.workflow.report_decisions import decisions_section
@@ -81,6 +81,7 @@ class SeriesReport:
         moved_A, turned_deg: (particles,) change of position and orientation in this iteration.
         scale_sigma: (tilts,) standard deviation of the scale; classes, values: as ``class_numbers`` and
             ``class_values`` say them; species: what each contributed.
+        used: (tilts,) whether this project works with the tilt; empty = with all of them.
     """
 
     name: str
@@ -102,6 +103,11 @@ class SeriesReport:
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     species: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    used: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+    @property
+    def n_tilts(self) -> int:
+        return int(self.used.sum()) if len(self.used) else len(self.angle_deg)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,9 +188,7 @@ def _tiles(data: ReportData) -> str:
         hint = "" if np.isnan(before) else f"before: {resolution_text(before)}"
         tiles.append(page.tile(resolution_text(now.resolution_A), f"{species.name}, FSC 0.143", hint))
     particles = sum(s.n_particles for s in data.series)
-    tiles.append(
-        page.tile(number(particles), "particles", f"{number(sum(len(s.angle_deg) for s in data.series))} tilts")
-    )
+    tiles.append(page.tile(number(particles), "particles", f"{number(sum(s.n_tilts for s in data.series))} tilts"))
     failed = f"{len(data.failures)} left out" if data.failures else "none left out"
     tiles.append(page.tile(str(len(data.series)), "tilt series", failed))
     tiles.append(page.tile(duration_text(sum(s.seconds for s in data.series)), "refinement, all series together"))
@@ -285,7 +289,7 @@ def _overview(series: Sequence[SeriesReport]) -> str:
     for s in series:
         title = f"{s.name}: gain own half {number(_gain(s.own), 0)}, cross half {number(_gain(s.cross), 0)}"
         rows.append((
-            escape(s.name), number(s.n_particles), str(len(s.angle_deg)), str(s.passes), duration_text(s.seconds),
+            escape(s.name), number(s.n_particles), str(s.n_tilts), str(s.passes), duration_text(s.seconds),
             *[number(v, 0) for v in (*s.own, *s.cross)],
             plots.gain_bars(title, (_gain(s.own), _gain(s.cross)), largest), escape(_remark(s)),
         ))  # fmt: skip

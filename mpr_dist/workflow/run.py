@@ -67,9 +67,8 @@ def run(
         if restart:
             discard_unfinished(population)
         record = run_record(population, science, settings, say)
-        started = events.RunStarted(
-            population.name, record.first, record.last, type(executor).__name__, executor.workers
-        )
+        engine = type(executor).__name__.removesuffix("Executor").lower()
+        started = events.RunStarted(population.name, record.first, record.last, engine, executor.workers)
         events.tell(listeners, started)
         tools = Tools(science, executor, stop, listeners, max_failed)
         for number in range(population.iteration + 1, record.last + 1):

@@ -189,6 +189,9 @@ def test_unmatched_can_be_left_out(own_project, add_source, add_species):
     assert result.code == 0
     assert "7 particles in 1 tilt series" in result.out
     assert "Dropped: 1 particles (they lie in series that this population does not have: other)" in result.out
+    halves = read_blocks(own_project / "relion" / "run_data.star")["particles"]["rlnRandomSubset"][1:]
+    first, second = ((halves == half).sum() for half in (1, 2))
+    assert f"Half-sets of the particles that stay: {first} and {second}." in result.out
 
 
 def test_nothing_but_nan(own_project, add_source, add_species, mpr, tmp_path, digests):

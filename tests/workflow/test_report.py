@@ -267,3 +267,15 @@ def test_durations_and_resolutions_read_well():
     assert duration_text(3725) == "1 h 02 min"
     assert resolution_text(4.384) == "4.38 Å"
     assert resolution_text(float("inf")) == "nothing"
+
+
+def test_tilts_that_the_project_does_not_work_with_are_neither_counted_nor_called_empty():
+    used = np.arange(9) < 5
+    chosen = series(scale=np.where(used, 0.4, np.nan), mean_shift_A=np.where(used, 2.0, np.nan), used=used)
+    text = " ".join(check(render_report(data(series=(chosen,)))).texts)
+    assert "5 tilts" in text
+    assert "without signal" not in text
+    assert "mean shift: 2 ± 0.4 at 0" in text  # the last that is used
+    assert "at 40" not in text.split("Defocus")[0].split("Tilt by tilt")[1]
+    empty = replace(chosen, scale=np.where(np.arange(9) == 2, 0.0, chosen.scale))
+    assert "1 tilt without signal" in " ".join(check(render_report(data(series=(empty,)))).texts)
