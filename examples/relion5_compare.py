@@ -24,9 +24,9 @@ from mpr_dist.imaging.masks import fsc_mask
 from mpr_dist.maths.fourier import crop_or_pad_real
 from mpr_dist.storage.mrc import read_volume
 from mpr_dist.storage.population import load_population
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.fsc_table import read_fsc
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.state.export_request import ExportRequest
+from mpr_dist.workflow.state.fsc_table import read_fsc
 
 PROGRAM = "relion_tomo_reconstruct_particle"
 AGREE = 0.99

@@ -17,7 +17,7 @@ if importlib.util.find_spec("mpr_dist") is None:  # tests of the kernels run wit
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 if TYPE_CHECKING:  # tests of the kernels run where most of what the workflow needs is not installed
-    from mpr_dist.workflow.simulate import SimulatedProject
+    from mpr_dist.workflow.simulation.simulate import SimulatedProject
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,7 +64,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> SimulatedProject:
     """The simulated fixture: one series of eight particles. Made once per process; tests only read it."""
-    from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
+    from mpr_dist.workflow.simulation.simulate import SimulateSettings, simulate_project
 
     return simulate_project(tmp_path_factory.mktemp("project") / "fixture", SimulateSettings.fixture())
 

@@ -28,6 +28,19 @@ ONLY = {
     "engine": {"errors", "units", "arrays", "engine"},
     "refinement": {"errors", "units", "arrays", "maths", "model", "imaging", "refinement"},
 }
+# The rooms of workflow/, from the bottom: a room knows itself and those before it.
+WORKFLOW = (
+    "state",
+    "series",
+    "reporting",
+    "running",
+    "importing",
+    "simulation",
+    "exporting",
+    "changing",
+    "checking",
+    "benchmarks",
+)
 LONGEST_FUNCTION, LONGEST_FILE = 60, 400
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -80,6 +93,17 @@ def test_the_wings_never_meet(file: Path) -> None:
         assert not (_rooms_imported(file) & WINGS - {room})
     if room in ONLY:
         assert _rooms_imported(file) <= ONLY[room]
+
+
+def test_the_rooms_of_workflow_have_an_order(file: Path) -> None:
+    parts = file.relative_to(PACKAGE).parts
+    if parts[0] != "workflow" or parts[1:] == ("__init__.py",):
+        return
+    assert parts[1] in WORKFLOW
+    for name in _imports(file):
+        words = name.split(".")
+        if words[:2] == ["mpr_dist", "workflow"]:
+            assert WORKFLOW.index(words[2]) <= WORKFLOW.index(parts[1]), f"{parts[1]} imports {name}"
 
 
 def test_one_door_to_the_gpu(file: Path) -> None:

@@ -18,14 +18,14 @@ import numpy as np
 
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.workflow.demo import demo_settings, everything_settings
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.launch import EngineChoice, refine_population
-from mpr_dist.workflow.recovery import ceiling, map_quality
-from mpr_dist.workflow.release_table import over_all
-from mpr_dist.workflow.simulate import SimulatedProject, settings_from, simulate_project
-from mpr_dist.workflow.uncertainty_table import read_details
-from mpr_dist.workflow.widths import WORDS, settings_of, widths_found
+from mpr_dist.workflow.running.launch import EngineChoice, refine_population
+from mpr_dist.workflow.series.release_table import over_all
+from mpr_dist.workflow.series.uncertainty_table import read_details
+from mpr_dist.workflow.series.widths import WORDS, settings_of, widths_found
+from mpr_dist.workflow.simulation.demo import demo_settings, everything_settings
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import ceiling, map_quality
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, settings_from, simulate_project
 
 NAME = "phantom"
 CASES = {"everything": ("everything", {}), "demo": ("demo", {}),

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.workflow.demo import everything_settings
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.launch import EngineChoice, refine_population
-from mpr_dist.workflow.recovery import ceiling, map_quality
-from mpr_dist.workflow.simulate import SimulatedProject, settings_from, simulate_project
+from mpr_dist.workflow.running.launch import EngineChoice, refine_population
+from mpr_dist.workflow.simulation.demo import everything_settings
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import ceiling, map_quality
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, settings_from, simulate_project
 
 NAME = "phantom"
 ALL = everything_settings(1)

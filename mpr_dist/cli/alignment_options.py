@@ -12,7 +12,7 @@ import typer
 from mpr_dist.errors import InputError
 
 if TYPE_CHECKING:
-    from mpr_dist.workflow.import_alignments import AlignmentRequest
+    from mpr_dist.workflow.importing.import_alignments import AlignmentRequest
 
 
 def aligned_stacks(
@@ -68,8 +68,8 @@ def alignment_request(
     options: Mapping[str, Any], name: str, max_tilts: int | None, use_excluded: bool, names: tuple[str, ...] | None
 ) -> AlignmentRequest:
     """From ``context.params``. Raises InputError when one is missing or makes no sense."""
-    from mpr_dist.workflow.exposures import Exposures
-    from mpr_dist.workflow.import_alignments import AlignmentRequest
+    from mpr_dist.workflow.importing.import_alignments import AlignmentRequest
+    from mpr_dist.workflow.state.exposures import Exposures
 
     if options["imod"] is not None and not options["imod"].is_dir():
         raise InputError(f"--imod: {options['imod']}: no such folder")

@@ -40,9 +40,9 @@ def kernels(
 
     On a card fused pass and insertion, beside the floors of its memory and of its operations, which are measured, too.
     """
-    from mpr_dist.workflow.benchmark_card import card_lines, card_record, measure_card
-    from mpr_dist.workflow.benchmark_kernels import measure_kernels
-    from mpr_dist.workflow.benchmark_tables import kernels_lines, kernels_record
+    from mpr_dist.workflow.benchmarks.benchmark_card import card_lines, card_record, measure_card
+    from mpr_dist.workflow.benchmarks.benchmark_kernels import measure_kernels
+    from mpr_dist.workflow.benchmarks.benchmark_tables import kernels_lines, kernels_record
 
     boxes = boxes or ("64,128,256,512" if device == "gpu" else "64,128,256")
     if device == "gpu":
@@ -73,8 +73,8 @@ def iteration(
 
     A series of ordinary size on a card: --device gpu --box 256 --particles 300 --pixel-size 1.6 --image 4096.
     """
-    from mpr_dist.workflow.benchmark_iteration import measure_iteration
-    from mpr_dist.workflow.benchmark_tables import iteration_lines, iteration_record
+    from mpr_dist.workflow.benchmarks.benchmark_iteration import measure_iteration
+    from mpr_dist.workflow.benchmarks.benchmark_tables import iteration_lines, iteration_record
 
     of_images = pixel_size, image
     measured = measure_iteration(box, (series, tilts, particles), _quietly, folder, progress(), of_images, device)
@@ -90,8 +90,8 @@ def scaling(
     json: AsJson = False,
 ) -> None:
     """Refine simulated series with different numbers of workers: speed, efficiency, and whether the bits agree."""
-    from mpr_dist.workflow.benchmark_scaling import measure_scaling
-    from mpr_dist.workflow.benchmark_tables import scaling_lines, scaling_record
+    from mpr_dist.workflow.benchmarks.benchmark_scaling import measure_scaling
+    from mpr_dist.workflow.benchmarks.benchmark_tables import scaling_lines, scaling_record
 
     measured = measure_scaling(_numbers(workers), series, _quietly, particles, folder, progress())
     _print(json, scaling_record(measured), scaling_lines(measured))
@@ -106,8 +106,8 @@ def driver(
     json: AsJson = False,
 ) -> None:
     """Run an iteration in which the refinement is a short wait: what driver, scheduler and disk cost per series."""
-    from mpr_dist.workflow.benchmark_driver import measure_driver
-    from mpr_dist.workflow.benchmark_tables import driver_lines, driver_record
+    from mpr_dist.workflow.benchmarks.benchmark_driver import measure_driver
+    from mpr_dist.workflow.benchmarks.benchmark_tables import driver_lines, driver_record
 
     if series < 1 or workers < 1 or not 0 <= task_ms <= 1e4:
         raise InputError("series and workers must be 1 or more, --task-ms from 0 to 10000")
@@ -124,8 +124,8 @@ def schedule(
     json: AsJson = False,
 ) -> None:
     """Simulate many workers with the batches of a real run: how long they wait for the last one."""
-    from mpr_dist.workflow.benchmark_schedule import simulate_schedule
-    from mpr_dist.workflow.benchmark_tables import schedule_lines, schedule_record
+    from mpr_dist.workflow.benchmarks.benchmark_schedule import simulate_schedule
+    from mpr_dist.workflow.benchmarks.benchmark_tables import schedule_lines, schedule_record
 
     if workers < 1 or series < 1 or runs < 1 or not 0 <= spread <= 5:
         raise InputError("workers, series and runs must be 1 or more, --spread from 0 to 5")

@@ -35,7 +35,7 @@ def doctor(
 
     from mpr_dist.arrays import DEVICES
     from mpr_dist.errors import InputError
-    from mpr_dist.workflow.doctor import examine, is_well
+    from mpr_dist.workflow.checking.doctor import examine, is_well
 
     if device not in DEVICES:
         raise InputError(f"--device is one of {', '.join(DEVICES)}; got {device!r}")

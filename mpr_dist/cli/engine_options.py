@@ -90,7 +90,7 @@ def placement(
 
 def engine_asked(context: typer.Context) -> EngineChoice:
     """The engine that the options of a command and the table [engine] of its --settings ask for."""
-    from mpr_dist.workflow.engine_options import engine_choice
+    from mpr_dist.workflow.running.engine_options import engine_choice
 
     options = context.params
     tls = {name: options.get(f"tls_{name}") for name in ("ca", "cert", "key")}

@@ -42,8 +42,8 @@ def export(
     """
     import json as writer
 
-    from mpr_dist.workflow.export import export as export_to
-    from mpr_dist.workflow.export_request import ExportRequest
+    from mpr_dist.workflow.exporting.export import export as export_to
+    from mpr_dist.workflow.state.export_request import ExportRequest
 
     done = export_to(ExportRequest(directory, out, iteration), to)
     say([writer.dumps(dict(done.table), indent=1)] if json else done.lines)

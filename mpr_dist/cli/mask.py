@@ -33,6 +33,6 @@ def create(
     ] = None,
 ) -> None:
     """Make a binary mask from a map."""
-    from mpr_dist.workflow.make_mask import make_mask
+    from mpr_dist.workflow.importing.make_mask import make_mask
 
     say(make_mask(source, target, threshold, extend_px, sphere_diameter).lines)

@@ -15,7 +15,7 @@ app = group("Make and look at a population: the directory of one project.")
 @app.command(epilog=examples("mpr-dist population create pop --name hiv"))
 def create(directory: PopulationDir, name: Annotated[str, typer.Option(help="What the project is called.")]) -> None:
     """Make an empty population. Input stays where it is and is only read; all results go below DIR."""
-    from mpr_dist.workflow.create import create_population
+    from mpr_dist.workflow.state.create import create_population
 
     made = create_population(directory, name)
     say([f"population {made.name} in {made.path}; next: mpr-dist source add {directory}"])
@@ -32,7 +32,7 @@ def import_(
     Takes sources with their XML files, hashes and weights, and species with half-maps, mask, symmetry, and particles
     with their trajectories. Says how each of them was understood, and what was left out.
     """
-    from mpr_dist.workflow.import_m import import_m
+    from mpr_dist.workflow.importing.import_m import import_m
 
     tell_import(import_m(directory, m_population), json)
 
@@ -41,7 +41,7 @@ def import_(
 def show(directory: PopulationDir) -> None:
     """Show the sources, the species and the iteration in force."""
     from mpr_dist.storage.population import load_population
-    from mpr_dist.workflow.show import population_lines
+    from mpr_dist.workflow.reporting.show import population_lines
 
     say(population_lines(load_population(directory)))
 
@@ -68,8 +68,8 @@ def verify(
     """
     import json as writer
 
-    from mpr_dist.workflow.verify import verify_population
-    from mpr_dist.workflow.verify_hand import verify_hand
+    from mpr_dist.workflow.checking.verify import verify_population
+    from mpr_dist.workflow.checking.verify_hand import verify_hand
 
     findings = verify_population(directory, deep)
     tested = verify_hand(directory, series) if hand else None
@@ -104,7 +104,7 @@ def merge(
     """
     import json as writer
 
-    from mpr_dist.workflow.merge_populations import MergeRequest, merge_populations
+    from mpr_dist.workflow.changing.merge_populations import MergeRequest, merge_populations
 
     done = merge_populations(MergeRequest(out, tuple(parts), name, keep_apart, min_distance))
     say([writer.dumps(done.table, indent=1)] if json else [f"population {name} in {out}", *done.lines])

@@ -14,7 +14,7 @@ from mpr_dist.cli.shared import with_options
 from mpr_dist.errors import InputError
 
 if TYPE_CHECKING:
-    from mpr_dist.workflow.launch import Outcome
+    from mpr_dist.workflow.running.launch import Outcome
 
 Restart = Annotated[bool, typer.Option("--restart", help="Discard an unfinished iteration instead of continuing it.")]
 Ewald = Annotated[
@@ -80,7 +80,7 @@ def plan(
     directory: o.PopulationDir,
 ) -> None:
     """Show what refine would do with the same options: stages, batches, memory, files. Changes nothing."""
-    from mpr_dist.workflow.launch import check_memory, plan_population
+    from mpr_dist.workflow.running.launch import check_memory, plan_population
 
     choice = engine_asked(context)
     planned = plan_population(directory, settings_asked(context), choice)
@@ -108,8 +108,8 @@ def refine(
     With --engine slurm every job holds [engine.job] gpus cards and runs a worker per card; jobs that die or are
     preempted are replaced. While it runs, mpr-dist worker POP adds a machine to it.
     """
-    from mpr_dist.workflow.dry_run import dry_run as describe
-    from mpr_dist.workflow.launch import refine_population
+    from mpr_dist.workflow.running.dry_run import dry_run as describe
+    from mpr_dist.workflow.running.launch import refine_population
 
     asked, choice = settings_asked(context), engine_asked(context)
     if dry_run:
@@ -144,9 +144,9 @@ def reconstruct(
     Warp (premultiplied by CTFs or not; all tilts in a stack, or visible ones alone), to check an import beforehand.
     """
     from mpr_dist.model.settings import RefineSettings
-    from mpr_dist.workflow.change import Change
-    from mpr_dist.workflow.launch import change_population, refine_population
-    from mpr_dist.workflow.run_settings import ewald_in_force
+    from mpr_dist.workflow.running.change import Change
+    from mpr_dist.workflow.running.launch import change_population, refine_population
+    from mpr_dist.workflow.state.run_settings import ewald_in_force
 
     if relion_stacks is not None:
         _stacks(relion_stacks, directory, out, symmetry, json)
@@ -167,7 +167,7 @@ def reconstruct(
 
 
 def _stacks(stacks: Path, population: Path | None, out: Path | None, symmetry: str, json: bool) -> None:
-    from mpr_dist.workflow.relion_stacks import reconstruct_stacks
+    from mpr_dist.workflow.importing.relion_stacks import reconstruct_stacks
 
     if population is not None or out is None:
         raise InputError("--relion-stacks makes maps in the folder --out; give that, and no population")
@@ -204,8 +204,8 @@ def weights(
     deviations in NAME.sigma.star; refine and reconstruct go on with them. refine --weights does this in every
     iteration.
     """
-    from mpr_dist.workflow.launch import refine_population
-    from mpr_dist.workflow.run_options import weight_settings
+    from mpr_dist.workflow.running.launch import refine_population
+    from mpr_dist.workflow.running.run_options import weight_settings
 
     asked = weight_settings(directory, by, anisotropic, location_grid)
     _end(refine_population(directory, asked, engine_asked(context), restart, max_failed))

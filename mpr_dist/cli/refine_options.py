@@ -201,8 +201,8 @@ def settings_asked(context: typer.Context) -> RefineSettings:
     Raises:
         InputError: a value is not understood, or nothing is to be refined.
     """
-    from mpr_dist.workflow.run_options import refine_settings
-    from mpr_dist.workflow.run_settings import ewald_in_force
+    from mpr_dist.workflow.running.run_options import refine_settings
+    from mpr_dist.workflow.state.run_settings import ewald_in_force
 
     options = dict(context.params)
     priors = {field: options.pop(name) for name, field in PRIORS.items()}

@@ -126,7 +126,7 @@ def simulate(
     option that is not given is as in the preset; presets demo and fixture plant an image warp, stage angles, and errors
     of poses and defocus. Nothing is downloaded.
     """
-    from mpr_dist.workflow.simulate import settings_from, simulate_project, species_plan
+    from mpr_dist.workflow.simulation.simulate import settings_from, simulate_project, species_plan
 
     given: dict[str, object] = {"n_series": series, "particles_per_series": particles, "n_tilts": tilts}
     given |= {"tilt_step_deg": tilt_step, "pixel_A": pixel_size, "box_px": box, "contrast": contrast, "seed": seed}
@@ -175,7 +175,7 @@ def demo(
     threads: o.Threads = None,
 ) -> None:
     """Simulate a project, refine it, and compare with the truth: a few minutes on two cores."""
-    from mpr_dist.workflow.demo import demo_settings, run_demo
+    from mpr_dist.workflow.simulation.demo import demo_settings, run_demo
 
     choice = engine_asked(context)
     o.say(run_demo(directory, demo_settings(iterations), engine=choice, say=typer.echo, progress=o.progress()).lines)

@@ -60,9 +60,9 @@ def add(
     was taken and what was left out, with the reason.
     """
     from mpr_dist.errors import InputError
-    from mpr_dist.workflow.import_alignments import add_aligned_stacks
-    from mpr_dist.workflow.import_relion import add_relion_source
-    from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source, read_names
+    from mpr_dist.workflow.importing.import_alignments import add_aligned_stacks
+    from mpr_dist.workflow.importing.import_relion import add_relion_source
+    from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source, read_names
 
     names = None if files is None else read_names(files)
     options = context.params
@@ -87,7 +87,7 @@ def add(
 def list_(directory: PopulationDir) -> None:
     """List the sources of a population."""
     from mpr_dist.storage.population import load_population
-    from mpr_dist.workflow.show import source_lines
+    from mpr_dist.workflow.reporting.show import source_lines
 
     say(source_lines(load_population(directory)))
 
@@ -101,7 +101,7 @@ def remove(directory: PopulationDir, source: Name) -> None:
 
     No file is deleted, and finished iterations stay as they are; restore brings it back.
     """
-    from mpr_dist.workflow.remove import remove_source
+    from mpr_dist.workflow.changing.remove import remove_source
 
     say(remove_source(directory, source))
 
@@ -109,6 +109,6 @@ def remove(directory: PopulationDir, source: Name) -> None:
 @app.command(epilog=examples("mpr-dist source restore pop grid1"))
 def restore(directory: PopulationDir, source: Name) -> None:
     """Bring back a source that was removed, with the particles in it."""
-    from mpr_dist.workflow.remove import restore_source
+    from mpr_dist.workflow.changing.remove import restore_source
 
     say(restore_source(directory, source))

@@ -77,7 +77,7 @@ def add(
     Refuses when particles match no tilt series or lie outside their tomogram: the usual reason is a wrong pixel size.
     """
     from mpr_dist.model.species import Helix
-    from mpr_dist.workflow.import_species import SpeciesRequest, add_species
+    from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
 
     helix = None if helical_rise is None else Helix(helical_rise, helical_twist, helical_units)
     request = SpeciesRequest(
@@ -91,7 +91,7 @@ def add(
 def list_(directory: PopulationDir) -> None:
     """List the species of a population."""
     from mpr_dist.storage.population import load_population
-    from mpr_dist.workflow.show import species_lines
+    from mpr_dist.workflow.reporting.show import species_lines
 
     say(species_lines(load_population(directory)))
 

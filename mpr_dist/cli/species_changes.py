@@ -80,7 +80,7 @@ def rotate(
     The angles turn the map as a particle with these angles is turned (RELION's and Warp's rot, tilt, psi). A species
     with symmetry can only be turned so that its axes stay, or are those of another setting (I1, I2, ...).
     """
-    from mpr_dist.workflow.species_changes import ChangeRequest, rotate_species
+    from mpr_dist.workflow.changing.species_changes import ChangeRequest, rotate_species
 
     _tell(rotate_species(ChangeRequest(directory, species, new_name, keep), (rot, tilt, psi)), json)
 
@@ -104,7 +104,7 @@ def shift(
     Positions move at every temporal sample by the point as it is turned there. A species with symmetry can only move
     along an axis that all its rotations leave in place (z for C2, C3 ...): expand its symmetry first.
     """
-    from mpr_dist.workflow.species_changes import ChangeRequest, shift_species
+    from mpr_dist.workflow.changing.species_changes import ChangeRequest, shift_species
 
     _tell(shift_species(ChangeRequest(directory, species, new_name, keep), (x, y, z), diameter), json)
 
@@ -124,8 +124,8 @@ def expand_symmetry(
 
     All copies stay in the half-set of their particle. The maps are the same until the next refine or reconstruct.
     """
-    from mpr_dist.workflow.species_changes import ChangeRequest
-    from mpr_dist.workflow.species_changes import expand_symmetry as expand
+    from mpr_dist.workflow.changing.species_changes import ChangeRequest
+    from mpr_dist.workflow.changing.species_changes import expand_symmetry as expand
 
     _tell(expand(ChangeRequest(directory, species, new_name, keep), to, from_), json)
 
@@ -144,8 +144,8 @@ def merge(
     Half-map 1 becomes the average of all half-maps 1, weighted by particles, and so for half-map 2. Maps that do not
     agree are refused: bring one onto the other first, with rotate and shift.
     """
-    from mpr_dist.workflow.species_changes import ChangeRequest
-    from mpr_dist.workflow.species_selection import merge_species
+    from mpr_dist.workflow.changing.species_changes import ChangeRequest
+    from mpr_dist.workflow.changing.species_selection import merge_species
 
     _tell(merge_species(ChangeRequest(directory, species, new_name, keep), others, min_distance), json)
 
@@ -162,8 +162,8 @@ def split(
     json: AsJson = False,
 ) -> None:
     """Split a species into one for every value of a column, such as the classes of a classification."""
-    from mpr_dist.workflow.species_changes import ChangeRequest
-    from mpr_dist.workflow.species_selection import split_species
+    from mpr_dist.workflow.changing.species_changes import ChangeRequest
+    from mpr_dist.workflow.changing.species_selection import split_species
 
     _tell(split_species(ChangeRequest(directory, species, new_name, keep), by), json)
 
@@ -199,8 +199,8 @@ def select(
     The score is how strong a particle is in the half-map that it is no part of, in all its images, compared with the
     others of its series. Computing it reads all images once; it ends up in the column mprScore.
     """
-    from mpr_dist.workflow.species_changes import ChangeRequest
-    from mpr_dist.workflow.species_selection import Selection, select_particles
+    from mpr_dist.workflow.changing.species_changes import ChangeRequest
+    from mpr_dist.workflow.changing.species_selection import Selection, select_particles
 
     asked = Selection(
         tuple(series or ()), tuple(region or ()), tuple(where or ()), min_score, best, min_distance, invert
@@ -220,8 +220,8 @@ def resample_trajectories(
 
     refine --temporal-samples does the same for all species at once.
     """
-    from mpr_dist.workflow.species_changes import ChangeRequest
-    from mpr_dist.workflow.species_changes import resample_trajectories as resample
+    from mpr_dist.workflow.changing.species_changes import ChangeRequest
+    from mpr_dist.workflow.changing.species_changes import resample_trajectories as resample
 
     _tell(resample(ChangeRequest(directory, species, new_name, keep), samples), json)
 
@@ -238,15 +238,15 @@ def update_mask(
     sphere_diameter: Annotated[float | None, typer.Option(help="Only what lies in this sphere, in A.")] = None,
 ) -> None:
     """Give a species another mask, from the next iteration on; finished iterations stay as they are."""
-    from mpr_dist.workflow.update_mask import MaskRequest
-    from mpr_dist.workflow.update_mask import update_mask as update
+    from mpr_dist.workflow.changing.update_mask import MaskRequest
+    from mpr_dist.workflow.changing.update_mask import update_mask as update
 
     say(update(MaskRequest(directory, species, mask, source, threshold, extend_px, sphere_diameter)))
 
 
 def remove(directory: PopulationDir, species: Name) -> None:
     """Leave a species out of everything that follows. No file is deleted; restore brings it back."""
-    from mpr_dist.workflow.remove import remove_species
+    from mpr_dist.workflow.changing.remove import remove_species
 
     say(remove_species(directory, species))
 
@@ -256,7 +256,7 @@ def restore(directory: PopulationDir, species: Name, new_name: NewName = None) -
 
     If iterations were finished without it, it comes back under another name, with the maps and poses that it had last.
     """
-    from mpr_dist.workflow.remove import restore_species
+    from mpr_dist.workflow.changing.remove import restore_species
 
     say(restore_species(directory, species, new_name))
 

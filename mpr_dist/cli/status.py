@@ -33,8 +33,8 @@ def status(
     import json as writer
 
     from mpr_dist.storage.population import load_population
-    from mpr_dist.workflow.show import status_lines
-    from mpr_dist.workflow.status import status as status_of
+    from mpr_dist.workflow.reporting.show import status_lines
+    from mpr_dist.workflow.reporting.status import status as status_of
 
     if follow:
         _follow(directory, json)
@@ -47,7 +47,7 @@ def _follow(directory: Path, json: bool) -> None:
     import sys
 
     from mpr_dist.errors import InputError
-    from mpr_dist.workflow.follow import Follower
+    from mpr_dist.workflow.reporting.follow import Follower
 
     if json:
         raise InputError("--follow shows lines for people, not JSON; read iterations/NNN/events.jsonl instead")
@@ -76,6 +76,6 @@ def report(
 ) -> None:
     """Write the report of an iteration again and print where it is: one HTML page that needs nothing else."""
     from mpr_dist.storage.population import load_population
-    from mpr_dist.workflow.iteration_report import write_report
+    from mpr_dist.workflow.reporting.iteration_report import write_report
 
     say([str(write_report(load_population(directory), iteration))])

@@ -61,7 +61,7 @@ def worker(
     series at hand end; when the run ends, so does the worker.
     """
     from mpr_dist.engine.choice import TlsFiles
-    from mpr_dist.workflow.join import join
+    from mpr_dist.workflow.running.join import join
 
     tls = TlsFiles(*(context.params[f"tls_{part}"] for part in ("ca", "cert", "key")))
     processes = len(gpus.split(",")) * workers_per_gpu if gpus else workers
@@ -87,7 +87,7 @@ def batch(
     options: it takes in what the shares left, does what is missing, and makes the maps. --iterations 1 lets arrays and
     refine alternate.
     """
-    from mpr_dist.workflow.launch import batch_population
+    from mpr_dist.workflow.running.launch import batch_population
 
     may_use = (context.params["memory_per_worker"], context.params["scratch"], device)
     share = batch_population(directory, settings_asked(context), index, of, threads or 1, *may_use)

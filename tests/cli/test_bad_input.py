@@ -14,7 +14,7 @@ import pytest
 
 from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.star import read_blocks, write_table
-from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
+from mpr_dist.workflow.simulation.simulate import SimulateSettings, simulate_project
 
 CHOICE = ("--image-warp", "2x2", "--particles", "--engine", "inline")
 Spoil = Callable[[Path], tuple[object, ...] | None]

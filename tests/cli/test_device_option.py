@@ -7,8 +7,8 @@ import pytest
 from mpr_dist.arrays import why_no_card
 from mpr_dist.engine.choice import EngineChoice, JobOptions
 from mpr_dist.errors import InputError
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.resources import Resources
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.state.resources import Resources
 
 CHOICE = ("--image-warp", "2x2", "--particles")
 

@@ -8,8 +8,8 @@ import pytest
 import scipy.fft
 
 from mpr_dist.arrays import HOST, Device, why_no_card
-from mpr_dist.workflow.doctor import FAILED, OK, examine, mixed_cuda
-from mpr_dist.workflow.self_test import failed_parts
+from mpr_dist.workflow.checking.doctor import FAILED, OK, examine, mixed_cuda
+from mpr_dist.workflow.checking.self_test import failed_parts
 
 
 def by_name(findings):
@@ -29,7 +29,7 @@ def test_the_kernels_of_this_machine_give_known_answers(mpr):
 
 def test_a_kernel_that_computes_something_else_is_found(monkeypatch):
     """An insertion that loses a cell, and transforms of half the size: both are named, the others pass."""
-    from mpr_dist.workflow import self_test
+    from mpr_dist.workflow.checking import self_test
 
     insert_images = self_test.insert_images
 

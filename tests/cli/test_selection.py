@@ -16,9 +16,9 @@ from mpr_dist.imaging.particle_images import load_particle_images
 from mpr_dist.model.population import Population
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.star import read_blocks, write_table
-from mpr_dist.workflow.series_io import tilt_reader
-from mpr_dist.workflow.series_results import read_summary
-from mpr_dist.workflow.simulate import SimulatedProject
+from mpr_dist.workflow.simulation.simulate import SimulatedProject
+from mpr_dist.workflow.state.series_io import tilt_reader
+from mpr_dist.workflow.state.series_results import read_summary
 
 NAME, DESELECTED = "TS_01", 5
 

@@ -14,8 +14,8 @@ import pytest
 import typer
 
 from mpr_dist.cli.app import app
-from mpr_dist.workflow.engine_options import engine_choice
-from mpr_dist.workflow.run_options import refine_settings
+from mpr_dist.workflow.running.engine_options import engine_choice
+from mpr_dist.workflow.running.run_options import refine_settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 EXAMPLES = DEPLOY.parent / "examples"

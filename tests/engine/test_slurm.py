@@ -24,8 +24,8 @@ import engine_tasks as tasks
 from mpr_dist.engine.choice import EngineChoice, JobOptions
 from mpr_dist.engine.dask_executor import EngineFailed
 from mpr_dist.engine.jobqueue import open_queue
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulateSettings, simulate_project
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mpr_dist.workflow import benchmark_card
-from mpr_dist.workflow.benchmark_card import (
+from mpr_dist.workflow.benchmarks import benchmark_card
+from mpr_dist.workflow.benchmarks.benchmark_card import (
     CardTimes,
     KernelTime,
     Rates,

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from mpr_dist.maths.kernels.cards import MOST_EXTRA, kernel
-from mpr_dist.workflow.benchmark_card import FUSED_OPERATIONS, INSERT_ADDITIONS
+from mpr_dist.workflow.benchmarks.benchmark_card import FUSED_OPERATIONS, INSERT_ADDITIONS
 
 ARCHES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 FUSED = [("compare", "compare", {"N_EXTRA": n, "CURVED": c}) for n in range(MOST_EXTRA + 1) for c in (0, 1)]

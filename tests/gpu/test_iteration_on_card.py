@@ -14,11 +14,11 @@ from mpr_dist.errors import PopulationError
 from mpr_dist.maths.fourier import shell_sums, to_fourier
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.mrc import read_volume
-from mpr_dist.workflow import resources
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.resources import Resources
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.state import resources
+from mpr_dist.workflow.state.resources import Resources
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 SETTINGS = RefineSettings(iterations=1, image_warp=(2, 2), particles=True, stage_angles=True, defocus=True)
 

@@ -23,7 +23,7 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.objective import products
 from mpr_dist.refinement.state import pose_offsets
 from mpr_dist.refinement.step import refine_series
-from mpr_dist.workflow.self_test import failed_parts
+from mpr_dist.workflow.checking.self_test import failed_parts
 
 SETTINGS = RefineSettings(
     image_warp=(2, 2), stage_angles=True, defocus=True, particles=True, max_passes=12, priors=NEAR

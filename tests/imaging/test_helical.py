@@ -14,7 +14,7 @@ from mpr_dist.maths.rotations import euler_to_matrix, rotation_z
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.pose_changes import expanded
 from mpr_dist.model.species import Helix, Species
-from mpr_dist.workflow.species_changes import along_helix
+from mpr_dist.workflow.changing.species_changes import along_helix
 
 BOX, PIXEL, UNIT = 32, 3.0, 2.0**28
 SUBUNIT = np.random.default_rng(5).uniform([3, -3, -2], [8, 3, 2], (6, 3))  # px, off the axis, without symmetry

@@ -21,9 +21,9 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage import publish
 from mpr_dist.storage.publish import Disk
 from mpr_dist.units import I64
-from mpr_dist.workflow import science as s
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state import science as s
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 SETTINGS = RunSettings(RefineSettings(iterations=2))
 OPERATIONS = ("write", "append", "store", "sync", "replace", "link", "mkdir", "unlink", "remove_tree")

@@ -14,8 +14,8 @@ from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.engine.local import LocalExecutor
 from mpr_dist.errors import DiskFull, MprError
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 EXIT_FULL = 28
 

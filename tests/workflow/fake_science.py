@@ -22,8 +22,8 @@ from mpr_dist.model.species import Species
 from mpr_dist.storage.population import add_source, add_species, create_population, finish_import
 from mpr_dist.storage.publish import publish_bytes, publish_text
 from mpr_dist.units import I64
-from mpr_dist.workflow import science as s
-from mpr_dist.workflow.series_results import publish_summary
+from mpr_dist.workflow.state import science as s
+from mpr_dist.workflow.state.series_results import publish_summary
 
 SHAPE = (12, 10, 6)
 

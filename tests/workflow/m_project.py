@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.storage.mrc import read_volume, write_volume
-from mpr_dist.workflow.simulate import SimulatedProject
+from mpr_dist.workflow.simulation.simulate import SimulatedProject
 
 NAME = "TS_01"
 HASH = "H4dENXaB_9bW0-Sa_-CerxT4lMI"

@@ -12,11 +12,11 @@ from pathlib import Path
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.population import load_population
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.plan import conditions, plan
-from mpr_dist.workflow.resources import Resources
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
+from mpr_dist.workflow.running.plan import conditions, plan
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.state.resources import Resources
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 SETTINGS = RefineSettings(
     iterations=1, image_warp=(4, 4), particles=True, stage_angles=True, defocus=True, max_passes=10

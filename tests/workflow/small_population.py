@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mpr_dist.model.population import Population
 from mpr_dist.storage.population import load_population
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.simulate import SimulatedProject
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulatedProject
 
 
 def build_population(directory: Path, made: SimulatedProject) -> Population:

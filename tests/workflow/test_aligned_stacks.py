@@ -14,15 +14,15 @@ from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage.mrc import read_image
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.exposures import Exposures
-from mpr_dist.workflow.import_alignments import AlignmentRequest, add_aligned_stacks
-from mpr_dist.workflow.import_m import import_m
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
-from mpr_dist.workflow.recovery import load_series
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.importing.import_alignments import AlignmentRequest, add_aligned_stacks
+from mpr_dist.workflow.importing.import_m import import_m
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.simulation.recovery import load_series
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.export_request import ExportRequest
+from mpr_dist.workflow.state.exposures import Exposures
 
 NAME = "TS_01"
 

@@ -12,15 +12,15 @@ from mpr_dist.model.population import Population
 from mpr_dist.model.settings import Priors, RefineSettings
 from mpr_dist.refinement.state import pose_offsets
 from mpr_dist.storage.mrc import read_volume
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
-from mpr_dist.workflow.launch import EngineChoice, refine_population
-from mpr_dist.workflow.recovery import ceiling, map_quality, truth_fsc
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, settings_from, simulate_project
-from mpr_dist.workflow.uncertainty_table import read_details
-from mpr_dist.workflow.widths import widths_found
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.running.launch import EngineChoice, refine_population
+from mpr_dist.workflow.series.uncertainty_table import read_details
+from mpr_dist.workflow.series.widths import widths_found
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import ceiling, map_quality, truth_fsc
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, settings_from, simulate_project
+from mpr_dist.workflow.state.create import create_population
 
 pytestmark = pytest.mark.long
 

@@ -10,8 +10,8 @@ import pytest
 
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.extract import extract_samples
-from mpr_dist.workflow.benchmark_iteration import INSERTION, IterationTime, measure_iteration, phases
-from mpr_dist.workflow.benchmark_kernels import (
+from mpr_dist.workflow.benchmarks.benchmark_iteration import INSERTION, IterationTime, measure_iteration, phases
+from mpr_dist.workflow.benchmarks.benchmark_kernels import (
     CACHE_LINE,
     empty_sums,
     make_load,
@@ -22,9 +22,9 @@ from mpr_dist.workflow.benchmark_kernels import (
     run_insert,
     touched_bytes,
 )
-from mpr_dist.workflow.benchmark_peers import plain_extract
-from mpr_dist.workflow.benchmark_tables import iteration_lines
-from mpr_dist.workflow.phase_clock import OTHER, PhaseClock
+from mpr_dist.workflow.benchmarks.benchmark_peers import plain_extract
+from mpr_dist.workflow.benchmarks.benchmark_tables import iteration_lines
+from mpr_dist.workflow.series.phase_clock import OTHER, PhaseClock
 
 BOX = 16
 

@@ -8,18 +8,18 @@ from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import InputError
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.publish import using_disk
-from mpr_dist.workflow.benchmark_driver import measure_driver
-from mpr_dist.workflow.benchmark_scaling import Scaling, ScalingPoint, measure_scaling
-from mpr_dist.workflow.benchmark_schedule import simulate_schedule
-from mpr_dist.workflow.benchmark_science import (
+from mpr_dist.workflow.benchmarks.benchmark_driver import measure_driver
+from mpr_dist.workflow.benchmarks.benchmark_scaling import Scaling, ScalingPoint, measure_scaling
+from mpr_dist.workflow.benchmarks.benchmark_schedule import simulate_schedule
+from mpr_dist.workflow.benchmarks.benchmark_science import (
     CountingDisk,
     CountingExecutor,
     WaitingScience,
     Written,
     make_waiting_population,
 )
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 
 def _silent(text: str) -> None:

@@ -22,16 +22,16 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.accumulators import read_accumulator, verify
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow.change import Change, change
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
-from mpr_dist.workflow.iteration_report import write_report
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
-from mpr_dist.workflow.status import status
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.reporting.iteration_report import write_report
+from mpr_dist.workflow.reporting.status import status
+from mpr_dist.workflow.running.change import Change, change
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 ONE = RunSettings(RefineSettings(iterations=1))
 EVERYTHING = RefineSettings(iterations=1, image_warp=(2, 2), particles=True, stage_angles=True, defocus=True)

@@ -22,8 +22,8 @@ from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.model.population import Population
 from mpr_dist.storage.ledger import read_ledger
 from mpr_dist.storage.population import load_population
-from mpr_dist.workflow.done import read_done
-from mpr_dist.workflow.run import run
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state.done import read_done
 
 SERIES = 9
 

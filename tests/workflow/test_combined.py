@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mpr_dist.workflow.demo import everything_settings
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.launch import EngineChoice, refine_population
-from mpr_dist.workflow.recovery import ceiling, map_quality
-from mpr_dist.workflow.simulate import settings_from, simulate_project
+from mpr_dist.workflow.running.launch import EngineChoice, refine_population
+from mpr_dist.workflow.simulation.demo import everything_settings
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import ceiling, map_quality
+from mpr_dist.workflow.simulation.simulate import settings_from, simulate_project
 
 pytestmark = pytest.mark.slow
 

@@ -31,11 +31,11 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.ledger import read_ledger
 from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.units import I64
-from mpr_dist.workflow.iteration_report import _about_hosts
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.show import status_lines
-from mpr_dist.workflow.status import decided, status
+from mpr_dist.workflow.reporting.iteration_report import _about_hosts
+from mpr_dist.workflow.reporting.show import status_lines
+from mpr_dist.workflow.reporting.status import decided, status
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 ONE = RunSettings(RefineSettings(iterations=1))
 HERE = Path(__file__).parent

@@ -26,13 +26,13 @@ from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.warp_project import write_average, write_run_data, write_settings, write_tomostar
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.series_results import read_summary
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.run_settings import RunSettings
+from mpr_dist.workflow.state.series_results import read_summary
 
 NAME, PIXEL_A, BOX_PX, DIAMETER_A = "TS_1", 8.34, 32, 140.0
 VOLUME_A, IMAGE_A = np.array([400.0, 570.0, 100.0]) * PIXEL_A, np.array([576.0, 409.0]) * PIXEL_A

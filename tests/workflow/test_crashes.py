@@ -26,10 +26,10 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.ledger import read_ledger
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.publish import Disk, using_disk
-from mpr_dist.workflow.change import Change, change
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.status import decided
+from mpr_dist.workflow.reporting.status import decided
+from mpr_dist.workflow.running.change import Change, change
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 SERIES = 3
 

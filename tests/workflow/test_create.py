@@ -17,12 +17,12 @@ from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.relion import read_particles
 from mpr_dist.storage.star import read_blocks
-from mpr_dist.workflow.create import check_name, create_population
-from mpr_dist.workflow.fsc_table import read_fsc
-from mpr_dist.workflow.import_maps import import_maps
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source, chosen_tilts, read_names
-from mpr_dist.workflow.simulate import SimulatedProject
+from mpr_dist.workflow.importing.import_maps import import_maps
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source, chosen_tilts, read_names
+from mpr_dist.workflow.simulation.simulate import SimulatedProject
+from mpr_dist.workflow.state.create import check_name, create_population
+from mpr_dist.workflow.state.fsc_table import read_fsc
 
 NAME = "TS_01"
 

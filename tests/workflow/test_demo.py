@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mpr_dist.errors import InputError
-from mpr_dist.workflow.demo import demo_settings, run_demo
-from mpr_dist.workflow.launch import EngineChoice
-from mpr_dist.workflow.simulate import SimulateSettings
+from mpr_dist.workflow.running.launch import EngineChoice
+from mpr_dist.workflow.simulation.demo import demo_settings, run_demo
+from mpr_dist.workflow.simulation.simulate import SimulateSettings
 
 
 def test_demo_improves_and_tells(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 
 from mpr_dist.engine.choice import EngineChoice, JobOptions
 from mpr_dist.errors import InputError
-from mpr_dist.workflow.engine_options import engine_choice
-from mpr_dist.workflow.run_options import refine_settings
+from mpr_dist.workflow.running.engine_options import engine_choice
+from mpr_dist.workflow.running.run_options import refine_settings
 
 FILE = """
 defocus = true

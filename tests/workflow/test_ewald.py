@@ -13,8 +13,8 @@ from mpr_dist.imaging.reconstruct import accumulator_shape, backproject, fourier
 from mpr_dist.imaging.reference import Reference, projector_volume
 from mpr_dist.refinement.objective import SpeciesData, products
 from mpr_dist.storage.mrc import read_image
-from mpr_dist.workflow.simulate import simulate_project
-from mpr_dist.workflow.simulate_settings import Plant, SimulateSettings
+from mpr_dist.workflow.simulation.simulate import simulate_project
+from mpr_dist.workflow.simulation.simulate_settings import Plant, SimulateSettings
 
 pytestmark = pytest.mark.slow
 

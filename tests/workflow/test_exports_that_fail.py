@@ -7,13 +7,13 @@ import pytest
 from mpr_dist.errors import InputError, MprError
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.star import read_blocks, write_table
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.export import TARGETS, export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.import_relion import add_relion_source
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest
+from mpr_dist.workflow.exporting.export import TARGETS, export
+from mpr_dist.workflow.importing.import_relion import add_relion_source
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.export_request import ExportRequest
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -17,10 +17,10 @@ from fake_science import FakeScience, calls, make_population
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import MprError
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.workflow.follow import EventLog
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.status import status
+from mpr_dist.workflow.reporting.follow import EventLog
+from mpr_dist.workflow.reporting.status import status
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 SERIES = 6
 

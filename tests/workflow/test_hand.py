@@ -14,21 +14,21 @@ from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.star import read_blocks, write_table
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.import_relion import add_relion_source
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.series_results import read_summary
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
-from mpr_dist.workflow.simulate_settings import Plant
-from mpr_dist.workflow.verify import verify_population
-from mpr_dist.workflow.verify_hand import Hand, SeriesHand, verify_hand
+from mpr_dist.workflow.checking.verify import verify_population
+from mpr_dist.workflow.checking.verify_hand import Hand, SeriesHand, verify_hand
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.importing.import_relion import add_relion_source
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.simulation.simulate_settings import Plant
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.export_request import ExportRequest
+from mpr_dist.workflow.state.run_settings import RunSettings
+from mpr_dist.workflow.state.series_results import read_summary
 
 # a field of 1.7 x 1.6 um: tilted by 30 degrees, depths differ by 300 A on either side
 WIDE = replace(

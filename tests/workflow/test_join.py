@@ -20,7 +20,7 @@ from small_population import build_population
 
 from mpr_dist.engine.choice import TlsFiles
 from mpr_dist.engine.security import Tls, make_tls
-from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
+from mpr_dist.workflow.simulation.simulate import SimulateSettings, simulate_project
 
 pytest.importorskip("cryptography", reason="needs cryptography: pip install 'mpr_dist[tls]'")
 pytestmark = pytest.mark.slow

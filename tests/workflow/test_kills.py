@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulateSettings, simulate_project
 
 pytestmark = pytest.mark.slow
 

@@ -31,12 +31,12 @@ from mpr_dist.storage.mrc import read_volume
 from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
-from mpr_dist.workflow.launch import EngineChoice, Outcome, refine_population
-from mpr_dist.workflow.recovery import load_series, parameter_errors
-from mpr_dist.workflow.series_io import tilt_reader
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.running.launch import EngineChoice, Outcome, refine_population
+from mpr_dist.workflow.simulation.recovery import load_series, parameter_errors
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.series_io import tilt_reader
 
 pytestmark = pytest.mark.slow
 

@@ -14,14 +14,14 @@ from mpr_dist.storage.m_hash import data_hash, raw_movie
 from mpr_dist.storage.m_project import read_m_population
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_project import write_movie_settings
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.import_m import import_m
-from mpr_dist.workflow.import_relion import add_relion_source
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.importing.import_m import import_m
+from mpr_dist.workflow.importing.import_relion import add_relion_source
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.export_request import ExportRequest
 
 HALF_MIB = 512 * 1024
 

@@ -30,15 +30,15 @@ from mpr_dist.storage.relion import read_particles
 from mpr_dist.storage.star import read_blocks, write_table
 from mpr_dist.storage.warp_settings import read_settings
 from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.import_m import MImportSummary, import_m
-from mpr_dist.workflow.import_relion import add_relion_source
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
-from mpr_dist.workflow.recovery import load_series
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.importing.import_m import MImportSummary, import_m
+from mpr_dist.workflow.importing.import_relion import add_relion_source
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import load_series
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.export_request import ExportRequest
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from mpr_dist.model.population import IterationFiles
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
 from mpr_dist.storage.star import read_blocks
-from mpr_dist.workflow.maps import write_particles
-from mpr_dist.workflow.science import SpeciesInput
+from mpr_dist.workflow.series.maps import write_particles
+from mpr_dist.workflow.state.science import SpeciesInput
 
 
 def some(rows, samples: int) -> Particles:

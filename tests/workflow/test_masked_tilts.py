@@ -10,8 +10,8 @@ import tifffile
 
 from mpr_dist.errors import InputError, SeriesError
 from mpr_dist.storage.mrc import read_image
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.state.create import create_population
 
 NAME, SHAPE = "TS_01", (192, 208)
 
@@ -77,7 +77,7 @@ def test_a_damaged_mask_is_refused(own_project, pop):
 def test_the_reader_hands_masks_over(own_project, project):
     """The mask in the pixels and the orientation of the image; None where there is none; a bad one stops the series."""
     from mpr_dist.storage.warp_xml import read_tilt_series
-    from mpr_dist.workflow.series_io import tilt_reader
+    from mpr_dist.workflow.state.series_io import tilt_reader
 
     write_mask(own_project, 1, a_mask())
     write_mask(own_project, 2, np.zeros((104, 96), bool))

@@ -21,12 +21,12 @@ from mpr_dist.imaging.image_store import StreamedValues
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.population import load_population
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.plan import conditions
-from mpr_dist.workflow.resources import Resources
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.running.plan import conditions
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.state.resources import Resources
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 EVERYTHING = RefineSettings(iterations=1, image_warp=(2, 2), particles=True, stage_angles=True, defocus=True)
 SMALL = SimulateSettings.fixture()

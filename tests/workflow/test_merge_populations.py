@@ -17,13 +17,13 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.merge_populations import MergeRequest, merge_populations
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.species_state import read_species
-from mpr_dist.workflow.verify import verify_population
+from mpr_dist.workflow.changing.merge_populations import MergeRequest, merge_populations
+from mpr_dist.workflow.checking.verify import verify_population
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.state.run_settings import RunSettings
+from mpr_dist.workflow.state.species_state import read_species
 
 
 @pytest.fixture(scope="module")

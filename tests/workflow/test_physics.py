@@ -28,13 +28,13 @@ from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow.iteration_report import report_data, write_report
-from mpr_dist.workflow.physics import LEAST_SCALE, Physics
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.series_results import read_summary
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
-from mpr_dist.workflow.status import status
+from mpr_dist.workflow.reporting.iteration_report import report_data, write_report
+from mpr_dist.workflow.reporting.status import status
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import LEAST_SCALE, Physics
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.state.run_settings import RunSettings
+from mpr_dist.workflow.state.series_results import read_summary
 
 EVERYTHING = RefineSettings(iterations=1, image_warp=(2, 2), particles=True, stage_angles=True, defocus=True)
 STRANGE = '<Strange kept="yes"><Inside>1 2 3</Inside></Strange>'

@@ -19,11 +19,17 @@ from mpr_dist.storage.mrc import read_image, read_volume
 from mpr_dist.storage.tiff import read_mask
 from mpr_dist.storage.warp_project import WarpProject
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow.plant import nominal_series, spoiled, true_series
-from mpr_dist.workflow.plant_optics import zernike_of
-from mpr_dist.workflow.plant_particles import perturb, place_particles
-from mpr_dist.workflow.simulate import Plant, SimulateSettings, half_maps_from, settings_from, simulate_project
-from mpr_dist.workflow.truth import read_true_particles
+from mpr_dist.workflow.simulation.plant import nominal_series, spoiled, true_series
+from mpr_dist.workflow.simulation.plant_optics import zernike_of
+from mpr_dist.workflow.simulation.plant_particles import perturb, place_particles
+from mpr_dist.workflow.simulation.simulate import (
+    Plant,
+    SimulateSettings,
+    half_maps_from,
+    settings_from,
+    simulate_project,
+)
+from mpr_dist.workflow.simulation.truth import read_true_particles
 
 NAME, FILES = "TS_01", WarpProject(Path("anywhere"))
 EVERYTHING = Plant(

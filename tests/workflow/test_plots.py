@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mpr_dist.workflow import plots
-from mpr_dist.workflow.plots import Guide, Line, axis_for, number
+from mpr_dist.workflow.reporting import plots
+from mpr_dist.workflow.reporting.plots import Guide, Line, axis_for, number
 
 
 def numbers(element, *names):

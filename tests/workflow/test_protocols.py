@@ -12,17 +12,17 @@ from mpr_dist.model.settings import Priors, RefineSettings
 from mpr_dist.refinement.release import ENOUGH
 from mpr_dist.storage.population import create_population, load_population, read_table, write_table
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.in_force import in_force
-from mpr_dist.workflow.launch import EngineChoice, plan_population, refine_population
-from mpr_dist.workflow.recovery import map_quality
-from mpr_dist.workflow.run_options import refine_settings
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.show import status_lines
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
-from mpr_dist.workflow.status import status
-from mpr_dist.workflow.uncertainty_table import read_details
-from mpr_dist.workflow.widths import widths_found
+from mpr_dist.workflow.reporting.show import status_lines
+from mpr_dist.workflow.reporting.status import status
+from mpr_dist.workflow.running.launch import EngineChoice, plan_population, refine_population
+from mpr_dist.workflow.running.run_options import refine_settings
+from mpr_dist.workflow.series.in_force import in_force
+from mpr_dist.workflow.series.uncertainty_table import read_details
+from mpr_dist.workflow.series.widths import widths_found
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import map_quality
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 AUTO = RefineSettings(2, protocol="auto")
 FIVE = replace(SimulateSettings.fixture(), n_series=3, particles_per_series=5)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.workflow.fsc_table import read_fsc
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.launch import EngineChoice, Outcome, refine_population
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.running.launch import EngineChoice, Outcome, refine_population
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.state.fsc_table import read_fsc
 
 ITERATIONS = 3
 

@@ -12,8 +12,14 @@ from mpr_dist.errors import InputError
 from mpr_dist.maths.rotations import euler_to_matrix, exp_rotation
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.storage.warp_xml import read_tilt_series, write_tilt_series
-from mpr_dist.workflow.recovery import OpticsErrors, angle_between, map_quality, optics_errors, parameter_errors
-from mpr_dist.workflow.simulate import Plant, SimulateSettings, simulate_project
+from mpr_dist.workflow.simulation.recovery import (
+    OpticsErrors,
+    angle_between,
+    map_quality,
+    optics_errors,
+    parameter_errors,
+)
+from mpr_dist.workflow.simulation.simulate import Plant, SimulateSettings, simulate_project
 
 
 def test_no_errors_planted_none_found(tmp_path):

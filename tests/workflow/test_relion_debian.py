@@ -14,11 +14,11 @@ from mpr_dist.model.population import Population
 from mpr_dist.storage.mrc import read_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.star import read_blocks
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.fsc_table import read_fsc
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.simulate import SimulatedProject
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulatedProject
+from mpr_dist.workflow.state.export_request import ExportRequest
+from mpr_dist.workflow.state.fsc_table import read_fsc
 
 pytestmark = pytest.mark.skipif(
     shutil.which("relion_postprocess") is None, reason="RELION is not installed (apt-get install relion)"

@@ -27,16 +27,16 @@ from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.storage.star import read_blocks, write_table
 from mpr_dist.storage.warp_xml import write_tilt_series
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.fsc_table import read_fsc
-from mpr_dist.workflow.import_relion import add_relion_source
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest, SourceSummary, add_warp_source
-from mpr_dist.workflow.recovery import load_series
-from mpr_dist.workflow.simulate import SimulatedProject
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.importing.import_relion import add_relion_source
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest, SourceSummary, add_warp_source
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import load_series
+from mpr_dist.workflow.simulation.simulate import SimulatedProject
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.export_request import ExportRequest
+from mpr_dist.workflow.state.fsc_table import read_fsc
 
 SAME_A, SAME_DEG, SAME_DEFOCUS_A = 1e-3, 1e-4, 0.1
 

@@ -18,12 +18,12 @@ from mpr_dist.storage.relion import read_particles
 from mpr_dist.storage.relion_tilts import read_tilts
 from mpr_dist.storage.relion_tomograms import read_tomograms
 from mpr_dist.storage.star import read_blocks, write_table
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.import_relion import add_relion_source
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.importing.import_relion import add_relion_source
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.export_request import ExportRequest
 
 TUTORIAL, OWN = "turonova+cryoCAT__", "3dem+relion__"
 IMAGE_PX = (3838, 3710)

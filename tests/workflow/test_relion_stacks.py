@@ -24,12 +24,12 @@ from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.relion_tilts import read_tilts
 from mpr_dist.storage.relion_tomograms import read_tomograms
 from mpr_dist.storage.star import read_blocks, write_table
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.recovery import load_series
-from mpr_dist.workflow.relion_stacks import reconstruct_stacks
-from mpr_dist.workflow.simulate import SimulatedProject
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.importing.relion_stacks import reconstruct_stacks
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import load_series
+from mpr_dist.workflow.simulation.simulate import SimulatedProject
+from mpr_dist.workflow.state.export_request import ExportRequest
 
 BOX = 48
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mpr_dist.workflow.report import (
+from mpr_dist.workflow.reporting.report import (
     CurveOfIteration,
     ReportData,
     SeriesReport,

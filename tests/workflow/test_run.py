@@ -29,8 +29,8 @@ from mpr_dist.model.species import Species
 from mpr_dist.storage.accumulators import read_accumulator, verify
 from mpr_dist.storage.ledger import read_ledger
 from mpr_dist.storage.population import add_species, load_population
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 SETTINGS = RunSettings(RefineSettings(iterations=2))
 

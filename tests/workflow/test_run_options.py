@@ -9,8 +9,8 @@ import pytest
 from mpr_dist.errors import InputError
 from mpr_dist.model.settings import Priors, RefineSettings
 from mpr_dist.storage.population import write_table
-from mpr_dist.workflow.run_options import parse_grid, refine_settings
-from mpr_dist.workflow.run_settings import RunSettings
+from mpr_dist.workflow.running.run_options import parse_grid, refine_settings
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 
 def test_options_win_over_the_file(tmp_path):

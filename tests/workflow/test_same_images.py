@@ -10,15 +10,15 @@ from m_project import copy_of
 from mpr_dist.cli.app import run
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.star import read_blocks, write_table
-from mpr_dist.workflow.create import create_population
-from mpr_dist.workflow.export import export
-from mpr_dist.workflow.export_request import ExportRequest
-from mpr_dist.workflow.import_relion import add_relion_source
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.import_warp import SourceRequest
-from mpr_dist.workflow.merge_populations import MergeRequest, merge_populations
-from mpr_dist.workflow.verify import verify_population
+from mpr_dist.workflow.changing.merge_populations import MergeRequest, merge_populations
+from mpr_dist.workflow.checking.verify import verify_population
+from mpr_dist.workflow.exporting.export import export
+from mpr_dist.workflow.importing.import_relion import add_relion_source
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.importing.import_warp import SourceRequest
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.state.create import create_population
+from mpr_dist.workflow.state.export_request import ExportRequest
 
 
 def test_series_of_the_same_images_are_told(project, tmp_path):

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.launch import EngineChoice, refine_population
-from mpr_dist.workflow.recovery import ceiling, map_quality
-from mpr_dist.workflow.simulate import (
+from mpr_dist.workflow.reporting.status import status
+from mpr_dist.workflow.running.launch import EngineChoice, refine_population
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import ceiling, map_quality
+from mpr_dist.workflow.simulation.simulate import (
     Plant,
     SimulatedProject,
     SimulateSettings,
     SpeciesPlan,
     simulate_project,
 )
-from mpr_dist.workflow.status import status
 
 SETTINGS = SimulateSettings(
     n_series=2,

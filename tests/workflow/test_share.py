@@ -18,9 +18,9 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.batches import even_shares
 from mpr_dist.storage.lock import locked
 from mpr_dist.storage.population import load_population
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.share import run_share
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.running.share import run_share
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 ONE = RunSettings(RefineSettings(iterations=1))
 

@@ -18,10 +18,16 @@ from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_project import WarpProject
 from mpr_dist.storage.warp_settings import find_series, find_unprocessed, read_settings
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow import plant as planting
-from mpr_dist.workflow import plant_particles as particles_of
-from mpr_dist.workflow.simulate import Plant, SimulatedProject, SimulateSettings, half_maps_from, simulate_project
-from mpr_dist.workflow.truth import read_true_particles
+from mpr_dist.workflow.simulation import plant as planting
+from mpr_dist.workflow.simulation import plant_particles as particles_of
+from mpr_dist.workflow.simulation.simulate import (
+    Plant,
+    SimulatedProject,
+    SimulateSettings,
+    half_maps_from,
+    simulate_project,
+)
+from mpr_dist.workflow.simulation.truth import read_true_particles
 
 NAME = "TS_01"
 

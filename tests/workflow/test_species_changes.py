@@ -30,16 +30,8 @@ from mpr_dist.model.species import Helix
 from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import advance, load_population
 from mpr_dist.storage.star import read_blocks
-from mpr_dist.workflow.change import Change, change
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.import_species import SpeciesRequest, add_species
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.remove import remove_source, remove_species, restore_source, restore_species
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.series_io import tilt_reader
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
-from mpr_dist.workflow.species_changes import (
+from mpr_dist.workflow.changing.remove import remove_source, remove_species, restore_source, restore_species
+from mpr_dist.workflow.changing.species_changes import (
     ChangeRequest,
     expand_symmetry,
     publish_changed,
@@ -47,9 +39,17 @@ from mpr_dist.workflow.species_changes import (
     rotate_species,
     shift_species,
 )
-from mpr_dist.workflow.species_selection import Selection, merge_species, select_particles, split_species
-from mpr_dist.workflow.species_state import read_species
-from mpr_dist.workflow.update_mask import MaskRequest, update_mask
+from mpr_dist.workflow.changing.species_selection import Selection, merge_species, select_particles, split_species
+from mpr_dist.workflow.changing.update_mask import MaskRequest, update_mask
+from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
+from mpr_dist.workflow.running.change import Change, change
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.state.run_settings import RunSettings
+from mpr_dist.workflow.state.series_io import tilt_reader
+from mpr_dist.workflow.state.species_state import read_species
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from mpr_dist.errors import Interrupted
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.accumulators import read_accumulator
 from mpr_dist.storage.population import load_population, save_population, without_species
-from mpr_dist.workflow.remove import remove_species, restore_species
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.status import status
+from mpr_dist.workflow.changing.remove import remove_species, restore_species
+from mpr_dist.workflow.reporting.status import status
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 ONE = RunSettings(RefineSettings(iterations=1))
 

@@ -16,17 +16,17 @@ from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.storage.star import read_blocks, write_table
-from mpr_dist.workflow.fsc_table import read_fsc
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.iteration_report import report_data
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.plan import plan
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.show import status_lines
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, SpeciesPlan, simulate_project
-from mpr_dist.workflow.status import status
-from mpr_dist.workflow.uncertainty_table import read_details
+from mpr_dist.workflow.reporting.iteration_report import report_data
+from mpr_dist.workflow.reporting.show import status_lines
+from mpr_dist.workflow.reporting.status import status
+from mpr_dist.workflow.running.plan import plan
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.series.uncertainty_table import read_details
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, SpeciesPlan, simulate_project
+from mpr_dist.workflow.state.fsc_table import read_fsc
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 SERIES = "TS_01"
 SETTINGS = RefineSettings(1, image_warp=(2, 2), particles=True, stage_angles=True, defocus=True)

@@ -15,15 +15,15 @@ from mpr_dist.maths.rotations import euler_to_matrix
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.storage.mrc import read_volume
 from mpr_dist.storage.star import read_blocks
-from mpr_dist.workflow.plant_particles import place_particles
-from mpr_dist.workflow.simulate import (
+from mpr_dist.workflow.simulation.plant_particles import place_particles
+from mpr_dist.workflow.simulation.simulate import (
     SimulateSettings,
     SpeciesPlan,
     half_maps_from,
     simulate_project,
     species_plan,
 )
-from mpr_dist.workflow.specimen import specimen
+from mpr_dist.workflow.simulation.specimen import specimen
 
 
 def atoms_of(plan: SpeciesPlan) -> Atoms:

@@ -16,11 +16,11 @@ from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import Interrupted
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.population import load_population
-from mpr_dist.workflow import watching
-from mpr_dist.workflow.plan import plan
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.status import status
+from mpr_dist.workflow.reporting.status import status
+from mpr_dist.workflow.running import watching
+from mpr_dist.workflow.running.plan import plan
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 SETTINGS = RunSettings(RefineSettings(iterations=1, image_warp=(6, 4)))
 

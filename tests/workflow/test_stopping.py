@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpr_dist.workflow.stopping import StopRequest
+from mpr_dist.workflow.state.stopping import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

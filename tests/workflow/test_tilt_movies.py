@@ -22,16 +22,16 @@ from mpr_dist.storage.movies import open_movie, read_gain, read_motion, read_mov
 from mpr_dist.storage.mrc import read_image, read_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.warp_project import WarpProject
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.import_warp import SourceRequest, add_warp_source
-from mpr_dist.workflow.iteration_report import report_data
-from mpr_dist.workflow.movies import _as_average
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.recovery import load_series, map_quality
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.simulate import SimulatedProject, SimulateSettings, simulate_project
-from mpr_dist.workflow.simulate_movies import known_motion, true_motion
+from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
+from mpr_dist.workflow.reporting.iteration_report import report_data
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.movies import _as_average
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.recovery import load_series, map_quality
+from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
+from mpr_dist.workflow.simulation.simulate_movies import known_motion, true_motion
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 SERIES = "TS_01"
 FIXTURE = SimulateSettings.fixture()

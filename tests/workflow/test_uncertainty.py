@@ -29,16 +29,16 @@ from mpr_dist.storage.poses import read_poses
 from mpr_dist.storage.publish import Disk, using_disk
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_xml import read_tilt_series
-from mpr_dist.workflow.demo import everything_settings
-from mpr_dist.workflow.iteration_report import report_data
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.report import render_report
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.series_io import SeriesState, write_sigmas
-from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
-from mpr_dist.workflow.status import status
-from mpr_dist.workflow.uncertainty_table import directions_over_all, over_all, verdict
+from mpr_dist.workflow.reporting.iteration_report import report_data
+from mpr_dist.workflow.reporting.report import render_report
+from mpr_dist.workflow.reporting.status import status
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.series.uncertainty_table import directions_over_all, over_all, verdict
+from mpr_dist.workflow.simulation.demo import everything_settings
+from mpr_dist.workflow.simulation.simulate import SimulateSettings, simulate_project
+from mpr_dist.workflow.state.run_settings import RunSettings
+from mpr_dist.workflow.state.series_io import SeriesState, write_sigmas
 
 SAMPLES = 2
 ALL = replace(

@@ -16,13 +16,13 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.star import read_blocks, write_table
-from mpr_dist.workflow.import_simulated import import_simulated
-from mpr_dist.workflow.physics import Physics
-from mpr_dist.workflow.run import run
-from mpr_dist.workflow.run_settings import RunSettings
-from mpr_dist.workflow.simulate import SimulateSettings, simulate_project
-from mpr_dist.workflow.species_changes import ChangeRequest, expand_symmetry, rotate_species
-from mpr_dist.workflow.verify import verify_population
+from mpr_dist.workflow.changing.species_changes import ChangeRequest, expand_symmetry, rotate_species
+from mpr_dist.workflow.checking.verify import verify_population
+from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulateSettings, simulate_project
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 
 @pytest.fixture(scope="module")
