@@ -22,8 +22,8 @@ app = group("Kinds of particles: add one with its half-maps, mask and particle t
 def add(
     directory: PopulationDir,
     name: Annotated[str, typer.Option(help="Name of the species.")],
-    half1: Annotated[Path, typer.Option(help="Unfiltered half-map 1 (MRC).")],
-    half2: Annotated[Path, typer.Option(help="Unfiltered half-map 2 (MRC).")],
+    half1: Annotated[Path, typer.Option(help="Unfiltered half-map (MRC) of half-set 1 (rlnRandomSubset).")],
+    half2: Annotated[Path, typer.Option(help="Unfiltered half-map (MRC) of half-set 2; not the other way round.")],
     mask: Annotated[Path, typer.Option(help="Binary mask on the box of the half-maps; see mpr-dist mask create.")],
     particles: Annotated[
         Path,

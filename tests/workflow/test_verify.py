@@ -198,6 +198,14 @@ def test_species_that_share_particles(pop):
     assert "8 particles are in both, and count twice" in found
 
 
+def test_maps_of_much_finer_pixels_than_all_images(pop):
+    """As with a half-map whose header says 1 A, because nobody set it."""
+    pixel = load_population(pop).species[0].species.pixel_size_A
+    _edit(pop / "species/phantom/species.toml", f"pixel_size_A = {pixel}", "pixel_size_A = 1.0")
+    found = [finding.text for finding in verify_population(pop).of("warning")]
+    assert any("pixels of 1 A, much finer than those of all images (4 A)" in text for text in found), found
+
+
 def test_copies_of_symmetry_expansion_are_no_mistake(pop):
     expand_symmetry(ChangeRequest(pop, "phantom"))
     lines = verify_population(pop).lines

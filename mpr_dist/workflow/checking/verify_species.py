@@ -26,6 +26,8 @@ SAME = 0.1
 # a half-set that has more than so many times the particles of the other
 UNBALANCED = 2.0
 RESTORE = "restore the file from a copy"
+# of the images' pixel: maps of finer ones are rarely meant
+FINEST = 0.7
 
 
 def check_all_species(findings: Findings, population: Population) -> None:
@@ -62,6 +64,14 @@ def _check_maps(findings: Findings, population: Population, files: SpeciesFiles)
         f"its box of {species.box_px * species.pixel_size_A:g} A is less than 1.5 times the diameter of "
         f"{species.diameter_A:g} A",
         "signal that the CTF spreads is cut off; add it with the right diameter",
+        WARNING,
+    )
+    images_A = min((source.pixel_size_A for source in population.sources), default=0.0)
+    findings.check(
+        species.pixel_size_A > FINEST * images_A,
+        subject,
+        f"its maps have pixels of {species.pixel_size_A:g} A, much finer than those of all images ({images_A:g} A)",
+        "is the pixel size in the headers of the half-maps right? If so, --pixel-size of species add saves memory",
         WARNING,
     )
 
