@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.star import read_blocks, write_table
 from mpr_dist.workflow.changing.species_changes import ChangeRequest, expand_symmetry, rotate_species
+from mpr_dist.workflow.checking.findings import Findings
 from mpr_dist.workflow.checking.verify import verify_population
+from mpr_dist.workflow.checking.verify_species import check_all_species
 from mpr_dist.workflow.running.run import run
 from mpr_dist.workflow.series.physics import Physics
 from mpr_dist.workflow.simulation.import_simulated import import_simulated
@@ -199,11 +202,15 @@ def test_species_that_share_particles(pop):
 
 
 def test_maps_of_much_finer_pixels_than_all_images(pop):
-    """As with a half-map whose header says 1 A, because nobody set it."""
-    pixel = load_population(pop).species[0].species.pixel_size_A
-    _edit(pop / "species/phantom/species.toml", f"pixel_size_A = {pixel}", "pixel_size_A = 1.0")
-    found = [finding.text for finding in verify_population(pop).of("warning")]
-    assert any("pixels of 1 A, much finer than those of all images (4 A)" in text for text in found), found
+    """As with half-maps whose header has a pixel that nobody set; here the images are the ones that change."""
+    population = load_population(pop)
+    coarse = replace(population, sources=tuple(replace(s, pixel_size_A=8.0) for s in population.sources))
+    for each, expected in ((population, 0), (coarse, 1)):
+        findings = Findings()
+        check_all_species(findings, each)
+        found = [finding.text for finding in findings.of("warning") if "much finer" in finding.text]
+        assert len(found) == expected
+    assert "pixels of 4 A, much finer than those of all images (8 A)" in found[0]
 
 
 def test_copies_of_symmetry_expansion_are_no_mistake(pop):
