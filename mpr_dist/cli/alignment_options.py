@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,51 +16,53 @@ if TYPE_CHECKING:
     from mpr_dist.workflow.importing.import_alignments import AlignmentRequest
 
 
+# these options stand together in the help
+_option = partial(typer.Option, rich_help_panel="Stacks that IMOD or AreTomo aligned")
+
+
 def aligned_stacks(
     imod: Annotated[
-        Path | None, typer.Option(help="Folder with what etomo left: NAME.xf, NAME.tlt, tilt.com, or NAME/ with these.")
+        Path | None, _option(help="Folder with what etomo left: NAME.xf, NAME.tlt, tilt.com, or NAME/ with these.")
     ] = None,
     aretomo: Annotated[
-        list[str] | None, typer.Option(help="NAME.aln of AreTomo, a folder of them, or a quoted pattern; repeatable.")
+        list[str] | None, _option(help="NAME.aln of AreTomo, a folder of them, or a quoted pattern; repeatable.")
     ] = None,
     stacks: Annotated[
         list[str] | None,
-        typer.Option(help="The stack that was aligned, a folder of .st and .mrc, or a quoted pattern; repeatable."),
+        _option(help="The stack that was aligned, a folder of .st and .mrc, or a quoted pattern; repeatable."),
     ] = None,
     ctf: Annotated[
         Path | None,
-        typer.Option(
+        _option(
             help="Defocus of every tilt: text of CTFFIND or AreTomo, IMOD's .defocus, a STAR table (Gctf, RELION), a "
             "CSV table with defocus_u, defocus_v, angle, phase_shift, dose, series, image (A, degrees, e/A^2); or a "
             "folder with NAME_CTF.txt, NAME.defocus, NAME.star, NAME.csv."
         ),
     ] = None,
-    mdoc: Annotated[Path | None, typer.Option(help="An .mdoc, or a folder of them: order and dose of tilts.")] = None,
+    mdoc: Annotated[Path | None, _option(help="An .mdoc, or a folder of them: order and dose of tilts.")] = None,
     dose_per_tilt: Annotated[
-        float | None, typer.Option(help="In e/A^2, where no file says it; without .mdoc with --order.")
+        float | None, _option(help="In e/A^2, where no file says it; without .mdoc with --order.")
     ] = None,
     order: Annotated[
-        str | None, typer.Option(help="In which tilts were exposed: symmetric, ascending, descending, stack.")
+        str | None, _option(help="In which tilts were exposed: symmetric, ascending, descending, stack.")
     ] = None,
     tomogram: Annotated[
         str | None,
-        typer.Option(metavar="XxYxZ", help="Size of tomograms in pixels of the stack [default: tilt.com's]."),
+        _option(metavar="XxYxZ", help="Size of tomograms in pixels of the stack [default: tilt.com's]."),
     ] = None,
     stack_pixel: Annotated[
-        float | None, typer.Option(help="Pixel of the stacks in A [default: their headers say it].")
+        float | None, _option(help="Pixel of the stacks in A [default: their headers say it].")
     ] = None,
     alignment_pixel: Annotated[
-        float | None, typer.Option(help="Pixel of the stack that was aligned, if that was a binned one.")
+        float | None, _option(help="Pixel of the stack that was aligned, if that was a binned one.")
     ] = None,
     hand: Annotated[
         int,
-        typer.Option(
-            help="1: greater z is more underfocus; -1: less. As rlnTomoHand; population verify --hand tests it."
-        ),
+        _option(help="1: greater z is more underfocus; -1: less. As rlnTomoHand; population verify --hand tests it."),
     ] = -1,
-    voltage: Annotated[float, typer.Option(help="In kV.")] = 300.0,
-    cs: Annotated[float, typer.Option(help="In mm.")] = 2.7,
-    amplitude: Annotated[float, typer.Option(help="Amplitude contrast.")] = 0.07,
+    voltage: Annotated[float, _option(help="In kV.")] = 300.0,
+    cs: Annotated[float, _option(help="In mm.")] = 2.7,
+    amplitude: Annotated[float, _option(help="Amplitude contrast.")] = 0.07,
 ) -> None:
     """The parameters are the options; nothing else happens here."""
 

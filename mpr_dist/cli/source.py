@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mpr_dist.cli.alignment_options import aligned_stacks, alignment_request
+from mpr_dist.cli.grouped_help import GroupedHelp
 from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
 from mpr_dist.cli.shared import with_options
 
@@ -24,7 +25,8 @@ app = group("Tilt series: add those of a Warp or RELION-5 project, list them, le
         "mpr-dist source add pop --name grid3 --imod etomo --stacks 'stacks/*.st' --ctf ctffind --mdoc mdocs",
         "mpr-dist source add pop --name grid4 --aretomo aligned --stacks stacks --ctf aligned --mdoc mdocs \\",
         "    --tomogram 4000x4000x1200",
-    )
+    ),
+    cls=GroupedHelp,
 )
 @with_options(aligned_stacks)
 def add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -101,11 +102,12 @@ class PartialRejected(Event):
 
 @dataclass(frozen=True)
 class SpeciesFinished(Event):
-    """``resolution_A``: None when the half-maps share nothing."""
+    """``resolution_A``: None when the half-maps share nothing; ``nyquist_A``: the best that their pixel allows."""
 
     iteration: int
     species: str
     resolution_A: float | None
+    nyquist_A: float | None = None
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,11 @@ class Console:
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except BrokenPipeError:  # whoever read this has left; the run goes on without
+                self._stream = io.StringIO()
 
     def _open_bar(self, event: WorkBegins) -> None:
         self.close()
@@ -255,8 +260,11 @@ def describe(event: Event) -> str:
             return f"  {partial}: not accepted: {reason}"
         case StageFinished(_, stage, seconds):
             return f"  {stage}: {duration(seconds)}"
-        case SpeciesFinished(_, species, resolution):
-            return f"  {species}: " + (f"{resolution:.2f} A" if resolution else "the half-maps share nothing")
+        case SpeciesFinished(_, species, None):
+            return f"  {species}: the half-maps share nothing"
+        case SpeciesFinished(_, species, float(resolution), nyquist):
+            at_end = nyquist is not None and resolution <= 1.001 * nyquist
+            return f"  {species}: {resolution:.2f} A" + (" (Nyquist: the pixel allows no more)" if at_end else "")
         case IterationFinished(iteration, done, failed, seconds):
             left_out = f", {failed} LEFT OUT" if failed else ""
             return f"iteration {iteration:03d}: finished, {done} series{left_out}, {duration(seconds)}"
@@ -264,8 +272,13 @@ def describe(event: Event) -> str:
             return ""
 
 
+# what terminals call the numbers of a series: agreements are in standard deviations above noise
+WORDS = {"score": "agreement", "cross_score": "with the other half-map"}
+
+
 def _values(numbers: dict[str, float]) -> str:
-    return "".join(f", {key} {value:.4g}" for key, value in sorted(numbers.items()))
+    order = [key for key in WORDS if key in numbers] + sorted(numbers.keys() - WORDS.keys())
+    return "".join(f", {WORDS.get(key, key)} {numbers[key]:.4g}" for key in order)
 
 
 def duration(seconds: float) -> str:

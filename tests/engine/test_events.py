@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
+
+import pytest
 
 from mpr_dist.engine import events
 
@@ -71,3 +74,17 @@ def test_durations_read_naturally() -> None:
 
 def test_no_resolution_is_said_in_words() -> None:
     assert events.describe(events.SpeciesFinished(1, "apo", None)) == "  apo: the half-maps share nothing"
+    assert "Nyquist" in events.describe(events.SpeciesFinished(1, "apo", 5.0, 5.0))
+    assert "Nyquist" not in events.describe(events.SpeciesFinished(1, "apo", 5.2, 5.0))
+
+
+def test_a_reader_who_leaves_does_not_end_the_run() -> None:
+    """As in "mpr-dist refine ... | head"."""
+    end, start = os.pipe()
+    stream = open(start, "w")  # noqa: SIM115 - closing it would try to write once more
+    console = events.Console(stream)
+    os.close(end)
+    for _ in range(3):
+        console(events.Message("nobody reads this"))
+    with pytest.raises(BrokenPipeError):
+        stream.close()

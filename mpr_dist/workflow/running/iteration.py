@@ -279,9 +279,10 @@ class IterationDriver:
             for done in map_carrying(self.tools.executor, work, self._until_stopped(jobs)):
                 resolution[done.item.species.name] = finite(done.unwrap().resolution_A)
         self._end_if_stopped()
+        nyquist_A = {each.name: 2 * each.species.pixel_size_A for each in self.context.species}
         for name, value in sorted(resolution.items()):
             self.ledger.append("finish", species=name, resolution_A=value)
-            self._tell(events.SpeciesFinished(self.files.number, name, value))
+            self._tell(events.SpeciesFinished(self.files.number, name, value, nyquist_A[name]))
         return resolution
 
     def _close(self, resolution: dict[str, float | None], seconds: float) -> None:
