@@ -279,3 +279,10 @@ def test_tilts_that_the_project_does_not_work_with_are_neither_counted_nor_calle
     assert "at 40" not in text.split("Defocus")[0].split("Tilt by tilt")[1]
     empty = replace(chosen, scale=np.where(np.arange(9) == 2, 0.0, chosen.scale))
     assert "1 tilt without signal" in " ".join(check(render_report(data(series=(empty,)))).texts)
+
+
+def test_what_was_not_refined_has_no_sigma():
+    """Rather than one of zero, which would read as perfectly known."""
+    alone = replace(data(), series=(series(defocus_sigma_um=np.zeros(9)),))
+    assert "now, not refined" in render_report(alone)
+    assert "now, not refined" not in render_report(replace(data(), series=(series(),)))

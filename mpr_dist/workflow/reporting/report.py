@@ -363,7 +363,13 @@ def _tilt_charts(s: SeriesReport) -> list[str]:
             if len(s.defocus_start_um)
             else []
         )
-        lines = [*start, Line("now, ± sigma", angle, now, sigma, colour=1, dots=True)]
+        # what was not refined has no sigma, rather than one of zero
+        current = (
+            Line("now, ± sigma", angle, now, sigma, colour=1, dots=True)
+            if sigma.any()
+            else Line("now, not refined", angle, now, colour=1, dots=True)
+        )
+        lines = [*start, current]
         spread = limited(sigma, now)
         y = axis_for("defocus (µm)", now - spread, now + spread, *[line.y for line in start])
         charts.append(page.panel("Defocus", plots.line_chart(f"{s.name}: defocus", x, y, lines, size=size)))
