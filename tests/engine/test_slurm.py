@@ -315,7 +315,7 @@ def test_one_allocation(nobody_left: None, programs: None, population: Path, imp
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     log = (population.parent / "log").read_text()
     assert done.returncode == 0, done.stderr + log
-    assert "engine ForeignExecutor, workers: 2" in log
+    assert "engine foreign, workers: 2" in log
     assert _bits(population) == oracle
     assert not list(population.glob("allocation-*"))
 

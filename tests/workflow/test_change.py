@@ -112,7 +112,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         _change(population, without=("TS_77",))
     with pytest.raises(InputError, match=r"is in iteration 001.*counts once"):
         _change(population, added=("TS_02",))
-    with pytest.raises(InputError, match=r"no tilt series .* would be left"):
+    with pytest.raises(InputError, match="no tilt series would be left of iteration"):
         _change(population, without=tuple(f"TS_{i:02d}" for i in range(5)))
     assert load_population(population.path).iteration == 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from mpr_dist.arrays import why_no_card
 from mpr_dist.engine.choice import EngineChoice as EngineChoice
 from mpr_dist.engine.connection import Connection, publish_connection, withdraw_connection
-from mpr_dist.engine.dask_executor import DaskExecutor, thread_environment
+from mpr_dist.engine.dask_executor import DaskExecutor
 from mpr_dist.engine.events import Console, Event, Message, RunStarted
 from mpr_dist.engine.executor import Executor
 from mpr_dist.engine.opening import open_executor
@@ -136,11 +135,15 @@ def batch_population(
     planned = plan_population(path, settings, engine)
     check_memory(planned, engine)
     physics = Physics.on(_resources(engine, planned.memory_bytes, 1))
-    os.environ.update(thread_environment(threads))
+    import numba
+
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads, int(numba.config.NUMBA_NUM_THREADS)))
     console = Console()
     try:
         return run_share(path, physics, RunSettings(settings), index, of, (console,))
     finally:
+        numba.set_num_threads(before)
         console.close()
 
 
