@@ -23,7 +23,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from mpr_dist.maths.kernels.vector import TWO_PI, fma, sincos_turns
+from mpr_dist.maths.kernels.vector import TWO_PI, fma, places, sincos_turns
 
 N_LOCAL = 7
 BLOCK = 64
@@ -43,27 +43,6 @@ def n_out(n_extra: int) -> int:
 
 
 _f = np.float32
-
-
-@nb.njit(inline="always")
-def _places(view, qx, qy, qz, sign, start, n, ny, place, cell):  # type: ignore[no-untyped-def]
-    """Where n samples fall in the grid. place: fractions x y z of a cell, and -1 if mirrored; cell: line and column."""
-    v00, v01, v02 = view[0, 0], view[0, 1], view[0, 2]
-    v10, v11, v12 = view[1, 0], view[1, 1], view[1, 2]
-    v20, v21, v22 = view[2, 0], view[2, 1], view[2, 2]
-    half = _f(ny // 2)
-    for i in range(n):
-        x, y, z = qx[start + i], qy[start + i], sign * qz[start + i]
-        # rows of the view are the image axes in the reference frame: k = A^T (x, y, z)
-        kx = fma(v20, z, fma(v10, y, v00 * x))
-        ky = fma(v21, z, fma(v11, y, v01 * x))
-        kz = fma(v22, z, fma(v12, y, v02 * x))
-        flip = _f(-1.0) if kx < _f(0.0) else _f(1.0)
-        kx, ky, kz = flip * kx, fma(flip, ky, half), fma(flip, kz, half)
-        ix, iy, iz = np.int32(kx), np.int32(ky), np.int32(kz)
-        place[0, i], place[1, i], place[2, i] = kx - _f(ix), ky - _f(iy), kz - _f(iz)
-        place[3, i] = flip
-        cell[0, i], cell[1, i] = np.int32(iz * np.int32(ny) + iy), ix
 
 
 @nb.njit(inline="always")
@@ -281,11 +260,11 @@ def compare(  # type: ignore[no-untyped-def]
                 j = start + i
                 turns[i] = tables[A2, j] * (z + a0 * tables[COS2, j] + a1 * tables[SIN2, j]) + fixed[t, j]
                 d[0, i], d[0, BLOCK + i] = samples[2 * i], samples[2 * i + 1]
-            _places(view, u, v, h, up, start, n, ny, place, cell)
+            places(view, u, v, h, up, start, n, ny, place, cell)
             _fetch(flat, np.uint64(reference[p]) * size, uy, ux, cell, n, corners)
             _interpolate(view, place, corners, n, slot)
             if is_curved:
-                _places(view, u, v, h, _f(-1.0), start, n, ny, place, cell)
+                places(view, u, v, h, _f(-1.0), start, n, ny, place, cell)
                 _fetch(flat, np.uint64(reference[p]) * size, uy, ux, cell, n, corners)
                 _interpolate(view, place, corners, n, other)
                 _curved_ctf(slot, other, turns, u, v, h, start, n, mixed)

@@ -13,11 +13,11 @@ import numba as nb
 import numpy as np
 
 from mpr_dist.maths.kernels.compare import A2, BLOCK, COS2, EWALD, KX, KY, ODD, OVERLAP, SIN2
-from mpr_dist.maths.kernels.vector import add_rounded, fma, prefetch, sincos_turns
+from mpr_dist.maths.kernels.vector import add_rounded, places, prefetch, sincos_turns
 
 _f = np.float32
-# rows of a block: what is inserted, where in its cell
-RE, IM, WEIGHT, FX, FY, FZ = range(6)
+# rows of a block: what is inserted, where in its cell (as places fills four rows)
+RE, IM, WEIGHT, FX, FY, FZ, FLIP = range(7)
 
 
 @nb.njit(inline="always")
@@ -46,21 +46,9 @@ def _values(image, tables, fixed, weight, defocus, astig, sign, start, n, scale,
 @nb.njit(inline="always")
 def _places(view, qx, qy, qz, sign, start, n, ny, block, cell):  # type: ignore[no-untyped-def]
     """Cells (line, column) of n samples and their places in them; a mirrored one is conjugated."""
-    v00, v01, v02 = view[0, 0], view[0, 1], view[0, 2]
-    v10, v11, v12 = view[1, 0], view[1, 1], view[1, 2]
-    v20, v21, v22 = view[2, 0], view[2, 1], view[2, 2]
-    half = _f(ny // 2)
+    places(view, qx, qy, qz, sign, start, n, ny, block[FX:], cell)
     for i in range(n):
-        x, y, z = qx[start + i], qy[start + i], sign * qz[start + i]
-        kx = fma(v20, z, fma(v10, y, v00 * x))
-        ky = fma(v21, z, fma(v11, y, v01 * x))
-        kz = fma(v22, z, fma(v12, y, v02 * x))
-        flip = _f(-1.0) if kx < _f(0.0) else _f(1.0)
-        kx, ky, kz = flip * kx, fma(flip, ky, half), fma(flip, kz, half)
-        ix, iy, iz = np.int32(kx), np.int32(ky), np.int32(kz)
-        block[FX, i], block[FY, i], block[FZ, i] = kx - _f(ix), ky - _f(iy), kz - _f(iz)
-        block[IM, i] *= flip
-        cell[0, i], cell[1, i] = np.int32(iz * np.int32(ny) + iy), ix
+        block[IM, i] *= block[FLIP, i]
 
 
 @nb.njit(inline="always")
@@ -127,7 +115,7 @@ def insert(  # type: ignore[no-untyped-def]
     uy, ux = np.uint64(ny), np.uint64(accumulators.shape[3])
     largest = np.zeros(2)
     for h in nb.prange(2):
-        block, cell = np.zeros((2, 6, BLOCK), np.float32), np.zeros((2, 2, BLOCK), np.int32)
+        block, cell = np.zeros((2, 7, BLOCK), np.float32), np.zeros((2, 2, BLOCK), np.int32)
         lanes, waiting, turn = np.zeros(BLOCK, np.float32), 0, 0
         u, v, q = tables[KX], tables[KY], tables[EWALD]
         sums, size = accumulators[h].reshape(-1), _f(scale)
@@ -176,7 +164,7 @@ def insert_products(accumulators, half, values, weights, views, u, v, scale):  #
     ny, size = accumulators.shape[2], _f(scale)
     uy, ux = np.uint64(ny), np.uint64(accumulators.shape[3])
     for h in nb.prange(2):
-        block, cell = np.zeros((6, BLOCK), np.float32), np.zeros((2, BLOCK), np.int32)
+        block, cell = np.zeros((7, BLOCK), np.float32), np.zeros((2, BLOCK), np.int32)
         lanes, sums = np.zeros(BLOCK, np.float32), accumulators[h].reshape(-1)
         for image in range(len(half)):
             if half[image] != h:

@@ -1,4 +1,4 @@
-"""Arithmetic that kernels share: fused multiply-add, and sin and cos of turns, the same bits in every process.
+"""Arithmetic that kernels share: fused multiply-add, sin and cos of turns, places in a grid; the same bits everywhere.
 
 Kernels do without fastmath: a process that compiles a kernel and one that loads it from numba's cache would run code
 that was optimised differently. What is written here is the whole freedom that the compiler has.
@@ -92,3 +92,24 @@ def add_rounded(typing_context: Any, sums: Any, at: Any, a: Any, b: Any, c: Any,
 
     f32 = types.float32
     return types.void(sums, types.uintp, f32, f32, f32, f32, f32), generate
+
+
+@nb.njit(inline="always")
+def places(view, qx, qy, qz, sign, start, n, ny, place, cell):  # type: ignore[no-untyped-def]
+    """Where n samples fall in the grid. place: fractions x y z of a cell, and -1 if mirrored; cell: line and column."""
+    v00, v01, v02 = view[0, 0], view[0, 1], view[0, 2]
+    v10, v11, v12 = view[1, 0], view[1, 1], view[1, 2]
+    v20, v21, v22 = view[2, 0], view[2, 1], view[2, 2]
+    half = _f(ny // 2)
+    for i in range(n):
+        x, y, z = qx[start + i], qy[start + i], sign * qz[start + i]
+        # rows of the view are the image axes in the reference frame: k = A^T (x, y, z)
+        kx = fma(v20, z, fma(v10, y, v00 * x))
+        ky = fma(v21, z, fma(v11, y, v01 * x))
+        kz = fma(v22, z, fma(v12, y, v02 * x))
+        flip = _f(-1.0) if kx < _f(0.0) else _f(1.0)
+        kx, ky, kz = flip * kx, fma(flip, ky, half), fma(flip, kz, half)
+        ix, iy, iz = np.int32(kx), np.int32(ky), np.int32(kz)
+        place[0, i], place[1, i], place[2, i] = kx - _f(ix), ky - _f(iy), kz - _f(iz)
+        place[3, i] = flip
+        cell[0, i], cell[1, i] = np.int32(iz * np.int32(ny) + iy), ix
