@@ -85,7 +85,7 @@ def iteration(
 def scaling(
     workers: Annotated[str, typer.Option(metavar="N,N", help="Numbers of workers to compare, of one thread.")] = "1,2",
     series: Annotated[int, typer.Option(help="Simulated tilt series.")] = 16,
-    particles: Annotated[int, typer.Option(help="Particles in each of them.")] = 160,
+    particles: Annotated[int, typer.Option(help="Particles in each of them.")] = 400,
     folder: Folder = None,
     json: AsJson = False,
 ) -> None:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.util import find_spec
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from mpr_dist.engine.executor import TASK_ERRORS, Done, R, T, WorkerDied
@@ -20,7 +21,9 @@ from mpr_dist.engine.security import Tls
 from mpr_dist.errors import MprError
 
 # Why each of these: a task of minutes that holds the GIL is not dead; stealing and spilling only move data, and there
-# is none; deaths are counted by Dask, so it must allow as many retries as we promise.
+# is none; deaths are counted by Dask, so it must allow as many retries as we promise. What a nanny adds to the
+# environment makes the C library return every larger array to the system: a sixth of the time goes into page faults.
+# Processes that wake up all the time take cores from those that work.
 SETTINGS: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 3,
     "distributed.scheduler.work-stealing": False,
@@ -31,13 +34,15 @@ SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
     "distributed.worker.profile.enabled": False,
+    "distributed.nanny.pre-spawn-environ": {},
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
     "distributed.comm.timeouts.connect": "60s",
     "distributed.comm.timeouts.tcp": "60s",
     "distributed.deploy.lost-worker-timeout": "15s",
     "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
 }
 LOOK_S = 5.0  # how often the number of workers is asked for
-POLL_S = 0.005
 
 
 class EngineFailed(MprError):
@@ -111,16 +116,14 @@ class DaskExecutor:
     def _windowed(
         self, function: Callable[[T], R], items: Iterator[T], window: Callable[[], int]
     ) -> Iterator[Done[T, R]]:
-        from distributed import as_completed
-
         at_work: dict[str, T] = {}
-        # the loop of our own client: otherwise that of whichever client of this process was made last
-        completed = as_completed(loop=self._client.loop, raise_errors=False)
+        completed: SimpleQueue[Any] = SimpleQueue()
         while True:
             for item in itertools.islice(items, max(0, window() - len(at_work))):
                 key = f"{_name(function)}-{uuid.uuid4().hex[:12]}"
                 at_work[key] = item
-                completed.add(self._client.submit(function, item, key=key, pure=False, retries=0))
+                future = self._client.submit(function, item, key=key, pure=False, retries=0)
+                future.add_done_callback(completed.put)
             if not at_work:
                 return
             future = self._next(completed)
@@ -128,11 +131,12 @@ class DaskExecutor:
             future.release()
             yield done
 
-    def _next(self, completed: Any) -> Any:
-        while self._trouble is not None and not completed.has_ready():
-            self._end_if_hopeless()
-            time.sleep(POLL_S)
-        return next(completed)
+    def _next(self, completed: SimpleQueue[Any]) -> Any:
+        while True:
+            try:
+                return completed.get(timeout=LOOK_S)
+            except Empty:
+                self._end_if_hopeless()
 
     def _outcome(self, future: Any, item: T) -> Done[T, R]:
         from distributed import CancelledError, KilledWorker

@@ -60,7 +60,7 @@ def measure_scaling(
     workers: Sequence[int],
     series: int,
     say: Callable[[str], None],
-    particles: int = 160,
+    particles: int = 400,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Scaling:
