@@ -84,6 +84,17 @@ def rotations(symmetry: str) -> F64:
     return np.concatenate([cyclic, _snap(cyclic @ np.diag([1.0, -1.0, -1.0]))])
 
 
+def generators(symmetry: str) -> F64:
+    """A few rotations (n, 3, 3) whose products are the whole group ``rotations(symmetry)``; none for C1."""
+    name = symmetry.strip().upper()
+    name = "I2" if name == "I" else name
+    if name in _POLYHEDRAL:
+        return np.stack([_rotation(fold, axis) for fold, axis in _POLYHEDRAL[name]])
+    group, fold = rotations(name), int(name[1:])
+    wanted = ([1] if fold > 1 else []) + ([fold] if name[0] == "D" else [])
+    return group[wanted]
+
+
 def cosets(whole: str, part: str) -> F64:
     """One rotation for each coset g H of the group ``part`` H in the group ``whole``: (n, 3, 3), identity first.
 

@@ -39,6 +39,11 @@ def test_species_is_told(project, add_source, add_species, mpr, tmp_path):
     assert record["particles"] == {"TS_01": 8}
     assert record["reading"]["origins"] == "Shifts: rlnOriginX/Y/ZAngst in A, subtracted."
     assert record["reading"]["dropped"] == []
+    assert not [note for note in record["reading"]["notes"] if "symmetry" in note]
+    more = (*more[:-3], "--symmetry", "C1")
+    assert "looks like O, the symmetry it was given is C1" in (
+        mpr("species", "add", tmp_path / "pop", "--name", "forgotten", *files, *more).out
+    )
 
 
 def test_species_of_dynamo(project, add_source, mpr, tmp_path):

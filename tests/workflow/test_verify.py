@@ -131,6 +131,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "half-maps of noise": (
         lambda pop: _edit_map(pop / f"{MAPS}/half1.mrc", _noise), "error", "half-sets and the mask", "share nothing",
     ),
+    "symmetry forgotten": (
+        lambda pop: _edit(pop / "species/phantom/species.toml", 'symmetry = "O"', 'symmetry = "C4"'),
+        "warning", "--symmetry O", "looks like O, the symmetry it was given is C4",
+    ),
+    "symmetry wrong": (
+        lambda pop: _edit(pop / "species/phantom/species.toml", 'symmetry = "O"', 'symmetry = "D3"'),
+        "warning", "is the group right", "does not have the symmetry D3",
+    ),
     "counts": (
         lambda pop: _edit(pop / "species/phantom/species.toml", "TS_01 = 8", "TS_01 = 9"),
         "error", "restore", "says 9 particles, the poses have 8",

@@ -9,10 +9,12 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from mpr_dist.errors import MprError
+from mpr_dist.imaging.map_symmetry import map_symmetry
 from mpr_dist.imaging.masks import check_mask
 from mpr_dist.imaging.reference import species_fsc
 from mpr_dist.model.population import Population, SpeciesFiles, SpeciesResult
 from mpr_dist.model.pose import Particles
+from mpr_dist.model.species import Species
 from mpr_dist.storage.mrc import PIXEL_TOLERANCE, read_header, read_volume
 from mpr_dist.storage.poses import BLOCK, HALF, read_poses
 from mpr_dist.storage.star import read_blocks
@@ -57,7 +59,8 @@ def _check_maps(findings: Findings, population: Population, files: SpeciesFiles)
                     RESTORE,
                 )
                 _check_pixel(findings, subject, path, pixel, species.pixel_size_A)
-    _check_halves(findings, subject, files, known.previous, read_mask(known) if _is_there(known.mask) else None)
+    mask = read_mask(known) if _is_there(known.mask) else None
+    _check_halves(findings, subject, files, known.previous, population.files(0).species(files.name), mask)
     findings.check(
         species.box_px * species.pixel_size_A >= 1.5 * species.diameter_A,
         subject,
@@ -81,7 +84,12 @@ def _is_there(mask: Path | None) -> bool:
 
 
 def _check_halves(
-    findings: Findings, subject: str, files: SpeciesFiles, result: SpeciesResult, mask: np.ndarray | None
+    findings: Findings,
+    subject: str,
+    files: SpeciesFiles,
+    result: SpeciesResult,
+    imported: SpeciesResult,
+    mask: np.ndarray | None,
 ) -> None:
     """Half-maps are two, independent, and agree as far as was recorded."""
     with findings.reading(subject):
@@ -108,6 +116,20 @@ def _check_halves(
             "either its pixel is too large for the resolution, or the half-sets share particles or were filtered",
             WARNING,
         )
+    with findings.reading(subject):
+        _check_symmetry(findings, subject, files.species, result, imported)
+
+
+def _check_symmetry(
+    findings: Findings, subject: str, species: Species, result: SpeciesResult, imported: SpeciesResult
+) -> None:
+    """The map has the group it was given, and no higher one; copies of an expansion are meant to have a lower one."""
+    halves = [read_volume(path)[0] for path in (result.half1, result.half2)]
+    if any(half.shape != (species.box_px,) * 3 for half in halves):
+        return  # told of above
+    found = map_symmetry(halves[0], halves[1], species)
+    is_meant = found.higher is not None and _is_expanded(imported)
+    findings.check(found.is_right or is_meant, subject, found.sentence, found.advice, WARNING)
 
 
 def _check_pixel(findings: Findings, subject: str, path: Path, pixel_A: float, expected_A: float) -> None:
@@ -218,7 +240,7 @@ def _check_overlaps(findings: Findings, population: Population) -> None:
     across = Counter[str]()
     between = Counter[tuple[str, str]]()
     diameter = {files.name: files.species.diameter_A for files in population.species}
-    expanded = {name: _is_expanded(population, name) for name in diameter}
+    expanded = {files.name: _is_expanded(population.files(0).species(files.name)) for files in population.species}
     for _, entry in population.series:
         try:
             poses = {name: p for name, p in latest_poses(population, entry.name).items() if name in diameter}
@@ -254,10 +276,10 @@ def _check_overlaps(findings: Findings, population: Population) -> None:
         )
 
 
-def _is_expanded(population: Population, name: str) -> bool:
+def _is_expanded(imported: SpeciesResult) -> bool:
     """Whether a species was made by symmetry expansion; a table that cannot be read was told of before."""
     try:
-        table = read_blocks(population.files(0).species(name).particles).get(BLOCK)
+        table = read_blocks(imported.particles).get(BLOCK)
     except MprError:
         return False
     return table is not None and PARENT in table

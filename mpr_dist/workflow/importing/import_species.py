@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpr_dist.errors import InputError, PopulationError
+from mpr_dist.imaging.map_symmetry import map_symmetry
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.population import Population, SpeciesFiles
 from mpr_dist.model.pose import Particles
@@ -149,6 +150,9 @@ def take_species(
     species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry, helix=request.helix)
     everything = Particles(position, table.angles_deg, table.half, np.arange(len(table), dtype=np.int64))
     notes = [*_about_odd_sizes(population, table, names), *_about_aberrations(population, table, names), *maps.notes]
+    found = map_symmetry(maps.half1, maps.half2, species)
+    if not found.is_right:
+        notes.append(f"NOTE: {found.sentence}; {found.advice}.")
     if request.temporal_samples is not None:
         everything = everything.resampled(request.temporal_samples)
         notes.append(f"Trajectories: {request.temporal_samples} temporal samples each, as asked for.")
