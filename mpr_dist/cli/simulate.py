@@ -49,8 +49,8 @@ def simulate(
         list[str] | None,
         typer.Option(
             metavar="KIND[:PARTICLES[:PIXEL[:BOX]]]",
-            help="A species: octahedral, dihedral (D2), asymmetric (C1), or a PDB or mmCIF file. Repeat it for "
-            "several; each gets its own table, half-maps, mask and truth.",
+            help="A species: octahedral, dihedral (D2), asymmetric (C1), filament (a helix), or a PDB or mmCIF file. "
+            "Repeat it for several; each gets its own table, half-maps, mask and truth.",
             rich_help_panel=_SPECIMEN,
         ),
     ] = None,
@@ -147,6 +147,8 @@ def simulate(
         given["species"] = tuple(species_plan(kind, model_symmetry) for kind in kinds)
     made = simulate_project(out, settings_from(preset, given), o.progress())
     tables = [f"particles {each.run_data}" for each in made.every_species]
+    helices = [each.species for each in made.every_species if each.species.helix is not None]
+    tables += [f"symmetry  {species.name}: {species.symmetry_text}" for species in helices]
     o.say([f"settings  {made.files.settings}", *tables, f"truth     {made.files.root / 'truth'}"])
 
 

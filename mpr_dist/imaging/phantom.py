@@ -1,7 +1,8 @@
 """Particles to simulate with: pseudo-atoms of bundles of four helices, made from a seed; no real molecule is used.
 
 The octahedral one is a hollow cage, much like ferritin's: twenty-four bundles form a rhombic dodecahedron, two of them,
-antiparallel about the two-fold axis, on each of its twelve faces. Others have bundles at random places of a shell.
+antiparallel about the two-fold axis, on each of its twelve faces. Others have bundles at random places of a shell, or
+along a helix.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from mpr_dist.errors import InputError, MprError
 from mpr_dist.maths.kernels.gaussians import draw_map
-from mpr_dist.maths.rotations import exp_rotation
+from mpr_dist.maths.rotations import exp_rotation, rotation_z
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.units import C128, F32, F64
 
@@ -30,6 +31,9 @@ _WEIGHT_PER_HEAVY_ATOM_VA3 = 75.0
 # Bundles at random places: no two blobs of neighbours come closer than van der Waals radii allow; the shell to place
 # them in grows a little with every attempt that fails.
 _RANDOM_SHELL_A, _GROWTH_A, _CONTACT_A = (15.0, 36.0), 0.01, 4.5
+# A filament: a bundle every 24 A along z, a little more than the bundle is wide.
+FILAMENT_RISE_A, FILAMENT_TWIST_DEG, _FILAMENT_UNITS = 24.0, 80.0, 7
+_FILAMENT_RADIUS_A = (18.0, 24.0)
 _SIDE_CHAIN_SIZES = (0, 1, 1, 2, 3, 3, 4, 4, 4, 5, 5, 6, 7, 7, 8, 10)
 
 
@@ -75,6 +79,22 @@ def dihedral_phantom(seed: int = 0, sigma_A: float = 1.1) -> Atoms:
 def asymmetric_phantom(seed: int = 0, sigma_A: float = 1.1) -> Atoms:
     """Seven bundles without any symmetry, outer radius 55 to 75 A, centred on the mean of the weights."""
     return _scattered(seed, "C1", 7, sigma_A)
+
+
+def filament_phantom(seed: int = 0, sigma_A: float = 1.1) -> Atoms:
+    """A piece of a right-handed helix about z: seven bundles, each from the one below by 24 A and 80 degrees."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2,)))
+    shape, weight = _bundle(rng)
+    shape = shape - shape.mean(0)
+    steps = np.arange(_FILAMENT_UNITS) - _FILAMENT_UNITS // 2
+    turns = np.stack([rotation_z(FILAMENT_TWIST_DEG * step) for step in steps])
+    for attempt in range(10_000):
+        away = [rng.uniform(_FILAMENT_RADIUS_A[0], _FILAMENT_RADIUS_A[1] + _GROWTH_A * attempt), 0.0, 0.0]
+        one = shape @ exp_rotation(np.pi * rng.uniform(-1, 1, 3)).T + away
+        copies = np.einsum("rij,aj->rai", turns, one) + np.outer(steps, [0.0, 0.0, FILAMENT_RISE_A])[:, None]
+        if _is_free(np.roll(copies, -(_FILAMENT_UNITS // 2), axis=0), np.zeros((0, 3))):
+            return Atoms(copies.reshape(-1, 3), np.tile(weight, _FILAMENT_UNITS), sigma_A)
+    raise MprError(f"phantom: the bundles of a filament of seed {seed} touch; take another seed")
 
 
 def _scattered(seed: int, symmetry: str, bundles: int, sigma_A: float) -> Atoms:

@@ -14,9 +14,11 @@ from mpr_dist.imaging.phantom import (
     asymmetric_phantom,
     density,
     dihedral_phantom,
+    filament_phantom,
     octahedral_phantom,
     oversampling,
 )
+from mpr_dist.maths.rotations import rotation_z
 from mpr_dist.maths.symmetry import rotations
 
 
@@ -107,8 +109,23 @@ def test_scattered_bundles_keep_apart(make, bundles, seed):
     assert atoms.radius_A < 85
     assert np.linalg.norm(atoms.weight @ atoms.position_A / atoms.weight.sum()) < 1e-9
     assert 150 < len(atoms.weight) / bundles < 600
-    # blobs closer than contact belong to one bundle, so contact leaves exactly as many connected parts
+    assert parts(atoms) == bundles
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bundles_of_a_filament_follow_its_helix(seed):
+    """Seven bundles that do not touch; the screw takes all but the last to the one above."""
+    atoms = filament_phantom(seed)
+    assert parts(atoms) == 7
+    moved = atoms.position_A @ rotation_z(80.0).T + [0.0, 0.0, 24.0]
+    distance, _ = cKDTree(atoms.position_A).query(moved)
+    assert np.count_nonzero(distance < 1e-9) * 7 == len(moved) * 6
+    assert distance.max() > 4.5
+
+
+def parts(atoms: Atoms) -> int:
+    """Bundles by their contacts: blobs closer than contact belong to one."""
     pairs = cKDTree(atoms.position_A).query_pairs(4.49, output_type="ndarray")
     n = len(atoms.weight)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    assert connected_components(graph, directed=False)[0] == bundles
+    return int(connected_components(graph, directed=False)[0])

@@ -26,5 +26,6 @@ def import_simulated(
         if species is None or one.species.name in species:
             files = (*one.half_maps, one.mask, one.run_data)
             diameter, symmetry = float(one.species.diameter_A), one.species.symmetry
-            lines += add_species(path, SpeciesRequest(one.species.name, *files, diameter, symmetry)).lines
+            request = SpeciesRequest(one.species.name, *files, diameter, symmetry, helix=one.species.helix)
+            lines += add_species(path, request).lines
     return tuple(lines)

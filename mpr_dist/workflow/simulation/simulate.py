@@ -17,9 +17,10 @@ import numpy as np
 from scipy import fft
 
 from mpr_dist.errors import InputError
+from mpr_dist.imaging.helical import helical_map
 from mpr_dist.imaging.particle_images import load_particle_images
 from mpr_dist.imaging.phantom import Atoms, density
-from mpr_dist.imaging.reconstruct import accumulator_shape, backproject, fourier_sums, solve_map
+from mpr_dist.imaging.reconstruct import CellHelix, accumulator_shape, backproject, fourier_sums, solve_map
 from mpr_dist.imaging.simulate import Exposure, image_shape, tilt_images
 from mpr_dist.imaging.spoiled import dirt_mask
 from mpr_dist.model.pose import Particles
@@ -268,7 +269,10 @@ def half_maps_from(
 
         images = load_particle_images(one, species, particles[name], read_tilt, q_max, 0.05)
         backproject(sums, one, species, particles[name], images)
-    first, second = (solve_map(fourier_sums(half, species.symmetry), species) for half in sums)
+    helix = CellHelix.of(species)
+    first, second = (
+        helical_map(solve_map(fourier_sums(half, species.symmetry, helix=helix), species), species) for half in sums
+    )
     return first, second
 
 

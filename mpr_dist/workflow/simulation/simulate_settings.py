@@ -9,7 +9,7 @@ from typing import Any
 
 from mpr_dist.errors import InputError
 
-PHANTOMS = {"octahedral": "O", "dihedral": "D2", "asymmetric": "C1"}
+PHANTOMS = {"octahedral": "O", "dihedral": "D2", "asymmetric": "C1", "filament": "C1"}
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,18 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from mpr_dist.errors import InputError
-from mpr_dist.imaging.phantom import Atoms, asymmetric_phantom, dihedral_phantom, octahedral_phantom
+from mpr_dist.imaging.phantom import (
+    FILAMENT_RISE_A,
+    FILAMENT_TWIST_DEG,
+    Atoms,
+    asymmetric_phantom,
+    dihedral_phantom,
+    filament_phantom,
+    octahedral_phantom,
+)
 from mpr_dist.maths.rotations import rotation_z
 from mpr_dist.maths.symmetry import rotations
-from mpr_dist.model.species import Species
+from mpr_dist.model.species import Helix, Species
 from mpr_dist.storage.atomic_model import read_model
 from mpr_dist.units import F64
 from mpr_dist.workflow.simulation.simulate_settings import SimulateSettings, SpeciesPlan
@@ -19,7 +27,12 @@ _OWN_B_A2, _B_RANGE_A2 = 12.0, (40.0, 200.0)
 _SYMMETRIC_A = 1.0  # median distance between atoms and their rotated copies, at most; by chance it is about 2 A
 _BOX_PER_DIAMETER = 1.4
 
-_PHANTOMS = {"octahedral": octahedral_phantom, "dihedral": dihedral_phantom, "asymmetric": asymmetric_phantom}
+_PHANTOMS = {
+    "octahedral": octahedral_phantom,
+    "dihedral": dihedral_phantom,
+    "asymmetric": asymmetric_phantom,
+    "filament": filament_phantom,
+}
 
 
 def specimen(s: SimulateSettings, number: int) -> tuple[Species, Atoms]:
@@ -35,7 +48,11 @@ def specimen(s: SimulateSettings, number: int) -> tuple[Species, Atoms]:
     pixel = plan.pixel_A or s.pixel_A
     fits = 2 * int(np.ceil(0.5 * _BOX_PER_DIAMETER * diameter / pixel))
     is_usual = plan.model is None and plan.phantom == "octahedral" and plan.pixel_A is None
-    return Species(plan.name, pixel, plan.box_px or (s.box_px if is_usual else fits), diameter, plan.point_group), atoms
+    box = plan.box_px or (s.box_px if is_usual else fits)
+    is_helix = plan.model is None and plan.phantom == "filament"
+    # the ends of a box must not count
+    helix = Helix(FILAMENT_RISE_A, FILAMENT_TWIST_DEG, int(box * pixel / 2 // FILAMENT_RISE_A)) if is_helix else None
+    return Species(plan.name, pixel, box, diameter, plan.point_group, helix=helix), atoms
 
 
 def _model(plan: SpeciesPlan) -> Atoms:
