@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
+from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, progress, say, tell_import
 
 app = group("Make and look at a population: the directory of one project.")
 
@@ -53,14 +53,19 @@ def verify(
     directory: PopulationDir,
     hand: Annotated[bool, typer.Option("--hand", help="Test which way the depth counts, on the images.")] = False,
     series: Annotated[
-        list[str] | None, typer.Option(help="Test the hand in this tilt series only; may be repeated [default: all].")
+        list[str] | None, typer.Option(help="Look at images of this tilt series only; may be repeated [default: all].")
     ] = None,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Compare some particles with the maps.")] = True,
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte of the sums as well.")] = False,
     json: AsJson = False,
 ) -> None:
     """Check every link, count, box, pixel size, unit and half-set, and say what to do about what is wrong.
 
     Changes nothing. Exit code 0: no errors (there may be warnings); 1: there are errors.
+
+    Up to 300 particles of the fullest tilt series are compared with both half-maps in up to 15 tilts: whether they are
+    where the coordinates say, and whether every half-map is that of its half-set; if that is not clear, two more
+    series. --no-images leaves that out.
 
     --hand compares all images with the half-maps for both signs of the depth (Warp's AreAnglesInverted, RELION's
     rlnTomoHand), each with the defocus that fits it best, and tells which is right, by how much, and how sure that is.
@@ -70,15 +75,18 @@ def verify(
 
     from mpr_dist.workflow.checking.verify import verify_population
     from mpr_dist.workflow.checking.verify_hand import verify_hand
+    from mpr_dist.workflow.checking.verify_images import table, tell_findings, verify_images
 
     findings = verify_population(directory, deep)
-    tested = verify_hand(directory, series) if hand else None
+    looked = verify_images(directory, series, progress()) if images else ()
+    tell_findings(findings, looked)
+    tested = verify_hand(directory, series, progress()) if hand else None
     is_wrong = bool(findings.of("error")) or (tested is not None and tested.verdict == "wrong")
     if json:
-        more = {} if tested is None else {"hand": tested.table()}
+        more = {"images": table(looked)} | ({} if tested is None else {"hand": tested.table()})
         say([writer.dumps({"format_version": 1, "is_right": not is_wrong, **findings.table(), **more}, indent=1)])
     else:
-        say([*findings.lines, *([] if tested is None else tested.lines)])
+        say([*(one.line for one in looked), *findings.lines, *([] if tested is None else tested.lines)])
     if is_wrong:
         raise typer.Exit(1)
 

@@ -40,6 +40,7 @@ def test_species_is_told(project, add_source, add_species, mpr, tmp_path):
     assert record["reading"]["origins"] == "Shifts: rlnOriginX/Y/ZAngst in A, subtracted."
     assert record["reading"]["dropped"] == []
     assert not [note for note in record["reading"]["notes"] if "symmetry" in note]
+    assert [note for note in record["reading"]["notes"] if note.startswith("Particles span ")]
     more = (*more[:-3], "--symmetry", "C1")
     assert "looks like O, the symmetry it was given is C1" in (
         mpr("species", "add", tmp_path / "pop", "--name", "forgotten", *files, *more).out

@@ -61,7 +61,9 @@ def populations(truth, tmp_path_factory) -> tuple[Path, Path]:
 def test_the_right_sign_wins(truth, populations, capsys):
     inverted, _ = truth
     assert command(["population", "verify", str(populations[0]), "--hand"]) == 0
-    assert f"is right (AreAnglesInverted = {inverted})" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"is right (AreAnglesInverted = {inverted})" in said.out
+    assert "TS_01, passes over its images: 6 done" in said.err  # progress, without a terminal
     assert command(["population", "verify", str(populations[1]), "--hand", "--json"]) == 1
     wrong = json.loads(capsys.readouterr().out)["hand"]
     assert (wrong["verdict"], wrong["confidence"] > 0.998) == ("wrong", True)

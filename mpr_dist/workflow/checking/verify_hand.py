@@ -9,8 +9,9 @@ likelihood. Particles are independent of one another, so the spread of their dif
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,12 @@ class Hand:
         }
 
 
-def verify_hand(path: Path, series: Sequence[str] | None = None) -> Hand:
+def verify_hand(
+    path: Path, series: Sequence[str] | None = None, tell: Callable[[str, int, int], None] = lambda what, done, of: None
+) -> Hand:
     """Compare both signs of the depth in the series (default: all that have particles) of the population at ``path``.
+
+    tell: what was done, how much, and of how much.
 
     Raises:
         InputError: no series can be looked at, or the half-maps share nothing.
@@ -138,24 +143,31 @@ def verify_hand(path: Path, series: Sequence[str] | None = None) -> Hand:
         raise InputError(f"--series {unknown[0]}: the population has no such series with particles")
     found: list[SeriesHand] = []
     failed: list[tuple[str, str]] = []
-    for name in series or comparison.jobs:
+    names = series or tuple(comparison.jobs)
+    for i, name in enumerate(names):
         try:
-            with comparison.load(name) as loaded:
+            with comparison.load(name, tell=tell) as loaded:
                 if loaded.data:
-                    found.append(hand_of(loaded))
+                    found.append(hand_of(loaded, tell))
                 else:
                     failed.append((name, "no tilt shows any of its particles"))
         except MprError as error:
             failed.append((name, " ".join(str(error).split())))
+        tell("hand, tilt series", i + 1, len(names))
     if not found:
         raise InputError(f"no tilt series can be looked at: {'; '.join(why for _, why in failed[:3])}")
     return Hand(tuple(found), tuple(failed))
 
 
-def hand_of(loaded: LoadedSeries) -> SeriesHand:
-    """Both signs of one series."""
+def hand_of(loaded: LoadedSeries, tell: Callable[[str, int, int], None] = lambda what, done, of: None) -> SeriesHand:
+    """Both signs of one series; every pass over its images is told."""
     series = loaded.state.series
-    gained = [_likelihoods(loaded, replace(series, are_angles_inverted=sign)) for sign in _both(series)]
+    passes = itertools.count(1)
+
+    def passed() -> None:
+        tell(f"{loaded.name}, passes over its images", next(passes), 2 * (ROUNDS + 1))
+
+    gained = [_likelihoods(loaded, replace(series, are_angles_inverted=sign), passed) for sign in _both(series)]
     difference = gained[0] - gained[1]
     n = len(difference)
     depths = [project(series, loaded.state.particles[name]).depth_A[:, series.active] for name in loaded.names]
@@ -174,7 +186,7 @@ def _both(series: TiltSeries) -> tuple[bool, bool]:
     return series.are_angles_inverted, not series.are_angles_inverted
 
 
-def _likelihoods(loaded: LoadedSeries, series: TiltSeries) -> F64:
+def _likelihoods(loaded: LoadedSeries, series: TiltSeries, passed: Callable[[], None]) -> F64:
     """(particles,) log-likelihood against the opposite half-map, at the best defocus and scale."""
     grid = series.optics.defocus_um
     if grid.values.shape != (series.n_tilts, 1, 1):
@@ -184,6 +196,7 @@ def _likelihoods(loaded: LoadedSeries, series: TiltSeries) -> F64:
         moved = CubicGrid.per_tilt(grid.values.ravel() + offset / A_PER_UM)
         now = replace(series, optics=replace(series.optics, defocus_um=moved))
         passes = [_products(loaded, now, i) for i in range(len(loaded.names))]
+        passed()
         scales = [_scale(one, series) for one in passes]
         if left:
             offset = offset + _newton(passes, scales, offset)

@@ -18,9 +18,11 @@ from mpr_dist.model.species import Species
 from mpr_dist.storage.mrc import PIXEL_TOLERANCE, read_header, read_volume
 from mpr_dist.storage.poses import BLOCK, HALF, read_poses
 from mpr_dist.storage.star import read_blocks
+from mpr_dist.units import F64
 from mpr_dist.workflow.changing.species_changes import PARENT
 from mpr_dist.workflow.checking.findings import WARNING, Findings
 from mpr_dist.workflow.state.reference_files import read_mask
+from mpr_dist.workflow.state.span import Span
 from mpr_dist.workflow.state.species_state import latest_input, latest_poses
 
 # two particles nearer than this share of the diameter are taken for one
@@ -147,6 +149,7 @@ def _check_particles(findings: Findings, population: Population, files: SpeciesF
     table = population.files(0).species(files.name).particles
     halves = Counter[int]()
     rows: list[int] = []
+    places: list[F64] = []
     sizes = {e.name: np.array(s.volume_size_px) * s.pixel_size_A for s, e in population.series}
     outside, moved, total = 0, 0, 0
     for series, count in files.particles:
@@ -172,11 +175,14 @@ def _check_particles(findings: Findings, population: Population, files: SpeciesF
             halves.update(now.half.tolist())
             rows += imported.row.tolist()
             total += len(now)
+            places.append(now.position_A[:, 0] / sizes[series])
             low, high = -files.species.diameter_A, sizes[series] + files.species.diameter_A
             outside += int(((now.position_A[:, 0] < low) | (now.position_A[:, 0] > high)).any(1).sum())
             away = np.linalg.norm(now.position_A.mean(1) - imported.position_A.mean(1), axis=1)
             moved += int((away > 0.5 * files.species.diameter_A).sum())
     _check_counts(findings, subject, halves, rows, (outside, moved, total))
+    span = Span.of(places)
+    findings.check(not span.is_odd, subject, span.sentence, span.ADVICE, WARNING)
     with findings.reading(subject):
         _check_table(findings, subject, table, population, files)
 

@@ -25,6 +25,7 @@ from mpr_dist.units import F64
 from mpr_dist.workflow.importing.import_maps import import_maps
 from mpr_dist.workflow.importing.import_particles import read_any_particles
 from mpr_dist.workflow.state.create import check_name, check_new_name, opened, told
+from mpr_dist.workflow.state.span import Span
 from mpr_dist.workflow.state.species_state import SpeciesState, publish_species
 
 
@@ -150,6 +151,8 @@ def take_species(
     species = Species(request.name, maps.pixel_size_A, box, float(request.diameter_A), symmetry, helix=request.helix)
     everything = Particles(position, table.angles_deg, table.half, np.arange(len(table), dtype=np.int64))
     notes = [*_about_odd_sizes(population, table, names), *_about_aberrations(population, table, names), *maps.notes]
+    span = Span.of([_places(population, position, names)])
+    notes.append(f"{'NOTE: ' if span.is_odd else ''}{span.sentence}{f'; {span.ADVICE}' if span.is_odd else '.'}")
     found = map_symmetry(maps.half1, maps.half2, species)
     if not found.is_right:
         notes.append(f"NOTE: {found.sentence}; {found.advice}.")
@@ -239,6 +242,12 @@ def _positions(population: Population, table: ParticleTable, names: Sequence[str
             f"(--coordinate-pixel)? {table.notes[0]}"
         )
     return table.corner_positions(sizes)
+
+
+def _places(population: Population, position_A: F64, names: Sequence[str]) -> F64:
+    """(particles, 3) where they start, as parts of their tomogram."""
+    sizes = {e.name: [n * source.pixel_size_A for n in source.volume_size_px] for source, e in population.series}
+    return np.asarray(position_A.reshape(len(names), -1, 3)[:, 0] / np.array([sizes[name] for name in names]))
 
 
 def _check_halves(table: ParticleTable) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -11,13 +11,14 @@ import numpy as np
 from mpr_dist.errors import InputError, NotSeen
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.image_store import ImageRoom
-from mpr_dist.imaging.particle_images import load_particle_images
+from mpr_dist.imaging.particle_images import TiltImage, TiltReader, load_particle_images
 from mpr_dist.imaging.reference import Reference, prepare_reference
 from mpr_dist.model.population import Population
+from mpr_dist.model.pose_changes import selected
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.objective import SpeciesData, products
 from mpr_dist.storage.mrc import read_volume
-from mpr_dist.units import F64
+from mpr_dist.units import F32, F64
 from mpr_dist.workflow.state.jobs import series_jobs
 from mpr_dist.workflow.state.reference_files import check_shape, read_mask
 from mpr_dist.workflow.state.resources import available_memory
@@ -65,15 +66,24 @@ class Comparison:
         return Comparison(inputs, references, jobs)
 
     @contextmanager
-    def load(self, series: str) -> Iterator[LoadedSeries]:
+    def load(
+        self,
+        series: str,
+        most_tilts: int | None = None,
+        most_particles: int | None = None,
+        tell: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> Iterator[LoadedSeries]:
         """A series with its images up to where the half-maps agree.
+
+        most_tilts: only those of lowest dose; most_particles: of each species, evenly out of all; None: all. tell: how
+        many tilt images were read, of how many.
 
         Raises:
             SeriesError: an image cannot be read. A species that no tilt shows is missing.
         """
         job = self.jobs[series]
-        state = read_state(job, job.previous)
-        read = tilt_reader(state.series, job.source.pixel_size_A)
+        state = _part(read_state(job, job.previous), most_tilts, most_particles)
+        read = _told(tilt_reader(state.series, job.source.pixel_size_A), series, state, len(self.inputs), tell)
         threshold = job.context.settings.weight_threshold
         data: dict[str, SpeciesData] = {}
         with ImageRoom(int(MEMORY_SHARE * available_memory())) as room:
@@ -87,6 +97,35 @@ class Comparison:
                     )
                     data[one.name] = SpeciesData(one.species, images, reference)
             yield LoadedSeries(series, state, tuple(data), tuple(data.values()))
+
+
+def _part(state: SeriesState, most_tilts: int | None, most_particles: int | None) -> SeriesState:
+    """The tilts of lowest dose, and some of the particles of every species."""
+    series, particles = state.series, dict(state.particles)
+    if most_tilts is not None:
+        dose = np.where(series.active, series.dose, np.inf)
+        chosen = np.isin(np.arange(series.n_tilts), np.argsort(dose, kind="stable")[:most_tilts])
+        series = replace(series, active=series.active & chosen)
+    if most_particles is not None:
+        for name, each in particles.items():
+            if len(each) > most_particles:
+                particles[name] = selected(each, np.linspace(0, len(each) - 1, most_particles).astype(np.int64))
+    return replace(state, series=series, particles=particles)
+
+
+def _told(
+    read: TiltReader, name: str, state: SeriesState, species: int, tell: Callable[[str, int, int], None]
+) -> TiltReader:
+    """The same reader, which tells how far it is; every species reads the tilts once."""
+    total, done = int(state.series.active.sum()) * species, 0
+
+    def reading(tilt: int) -> TiltImage | tuple[F32, float]:
+        nonlocal done
+        done += 1
+        tell(f"{name}, tilt images", min(done, total), total)
+        return read(tilt)
+
+    return reading
 
 
 def _reference(one: SpeciesInput) -> Reference:

@@ -1,0 +1,185 @@
+"""What the images themselves say of an import: are particles where their coordinates say, and whose half-map is whose.
+
+Some particles of each species, of one series if that is enough, are compared with both half-maps, in tilts of low
+dose. Where the coordinates are wrong, images agree with the map no better than noise does. A half-map holds the noise
+of the images it was made of: particles agree better with that of their own half-set, and with the other one if the two
+were exchanged. Both are judged by the spread over the particles, which are independent of one another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpr_dist.errors import MprError
+from mpr_dist.imaging.ctf import tilt_scales
+from mpr_dist.refinement.objective import products
+from mpr_dist.storage.population import load_population
+from mpr_dist.units import F64, I64
+from mpr_dist.workflow.checking.findings import WARNING, Findings
+from mpr_dist.workflow.series.scoring import Comparison, LoadedSeries
+
+# what is looked at, particles and tilts of each series: enough to be sure, and soon done
+MOST_SERIES, MOST_PARTICLES, MOST_TILTS = 3, 300, 15
+# fewer particles have no spread to judge by
+FEWEST_PARTICLES = 8
+# standard deviations: below NOTHING images do not know the map; from CLEAR on either way a verdict is given
+NOTHING, CLEAR = 3.0, 4.0
+
+
+@dataclass(frozen=True)
+class SpeciesImages:
+    """One species in the series that were looked at.
+
+    Attributes:
+        particles: that were compared.
+        place_sigmas: standard deviations by which their agreement with the opposite half-map is above zero.
+        own_sigmas: by which they agree better with their own half-map; negative: with the other.
+        why: it could not be looked at; empty if it was.
+    """
+
+    species: str
+    series: tuple[str, ...] = ()
+    particles: int = 0
+    place_sigmas: float = 0.0
+    own_sigmas: float = 0.0
+    why: str = ""
+
+    @property
+    def place(self) -> str:
+        """ "there", "not there" or "undecided"."""
+        if self.why or self.particles < FEWEST_PARTICLES:
+            return "undecided"
+        return "not there" if self.place_sigmas < NOTHING else "there" if self.place_sigmas > CLEAR else "undecided"
+
+    @property
+    def halves(self) -> str:
+        """ "right", "exchanged" or "undecided"."""
+        if self.place != "there" or abs(self.own_sigmas) < CLEAR:
+            return "undecided"
+        return "right" if self.own_sigmas > 0 else "exchanged"
+
+    @property
+    def line(self) -> str:
+        start = f"images: {self.species}"
+        if self.why:
+            return f"{start}: not looked at: {self.why}"
+        whose = {
+            "right": "every half-map is that of its half-set",
+            "exchanged": "the half-maps are EXCHANGED",
+            "undecided": "whose half-map is whose cannot be told",
+        }[self.halves]
+        return (
+            f"{start} in {', '.join(self.series)}: {self.particles} particles agree with the map by "
+            f"{self.place_sigmas:.1f} standard deviations; {whose} ({self.own_sigmas:+.1f})"
+        )
+
+
+def verify_images(
+    path: Path, series: Sequence[str] | None = None, tell: Callable[[str, int, int], None] = lambda what, done, of: None
+) -> tuple[SpeciesImages, ...]:
+    """Look at every species of the population at ``path``, in the series (of ``series``) that hold most of it.
+
+    tell: what was done, how much, and of how much.
+    """
+    population = load_population(path)
+    found = []
+    for files in population.species:
+        try:
+            comparison = Comparison.of(population, (files.name,))
+            counts = {name: count for name, count in files.particles if name in comparison.jobs}
+            fullest = sorted((name for name in counts if not series or name in series), key=lambda name: -counts[name])
+            found.append(_look(comparison, files.name, fullest[:MOST_SERIES], tell))
+        except MprError as error:
+            found.append(SpeciesImages(files.name, why=" ".join(str(error).split())))
+    return tuple(found)
+
+
+def tell_findings(findings: Findings, looked: Sequence[SpeciesImages]) -> None:
+    """Add what is odd to the findings of a check."""
+    for one in looked:
+        findings.check(
+            one.place != "not there",
+            f"species {one.species}",
+            f"{one.particles} particles in {', '.join(one.series)} agree with its map no better than noise does "
+            f"({one.place_sigmas:.1f} standard deviations): they are not where these coordinates say",
+            "are the pixel size of the coordinates (--coordinate-pixel), origins, angles and maps right?",
+            WARNING,
+        )
+        findings.check(
+            one.halves != "exchanged",
+            f"species {one.species}",
+            f"particles of half-set 1 agree better with half2, those of 2 with half1 ({-one.own_sigmas:.1f} standard "
+            f"deviations, in {', '.join(one.series)}): the half-maps were exchanged",
+            "add it again with --half1 and --half2 the other way round",
+            WARNING,
+        )
+
+
+def table(looked: Sequence[SpeciesImages]) -> list[dict[str, Any]]:
+    """For scripts."""
+    return [asdict(one) | {"place": one.place, "halves": one.halves} for one in looked]
+
+
+def _look(
+    comparison: Comparison, species: str, names: Sequence[str], tell: Callable[[str, int, int], None]
+) -> SpeciesImages:
+    """Series after series, until both questions are answered."""
+    seen: list[_Agreeing] = []
+    now = SpeciesImages(species, why="no tilt shows any of its particles")
+    for i, name in enumerate(names):
+        with comparison.load(name, MOST_TILTS, MOST_PARTICLES, tell) as loaded:
+            if loaded.data:
+                seen.append(_agreeing(loaded, species))
+                now = _judged(species, tuple(names[: i + 1]), seen)
+        if now.place == "there" and now.halves != "undecided":
+            break
+    return now
+
+
+@dataclass(frozen=True, eq=False)
+class _Agreeing:
+    """Particles of one series, (particles,) each: half-set, agreement with the opposite half-map and with their own."""
+
+    half: I64
+    other: F64
+    own: F64
+
+
+def _agreeing(loaded: LoadedSeries, species: str) -> _Agreeing:
+    particles, (data,) = loaded.state.particles[species], loaded.data
+    series, seen = loaded.state.series, data.images.active.any(1)
+    other, own = (
+        (products(series, particles, data, cross_half=cross).xm * tilt_scales(series)).sum(1)[seen]
+        for cross in (True, False)
+    )
+    return _Agreeing(particles.half[seen].astype(np.int64), other, own)
+
+
+def _judged(species: str, names: tuple[str, ...], seen: Sequence[_Agreeing]) -> SpeciesImages:
+    half, other, own = (np.concatenate([getattr(one, what) for one in seen]) for what in ("half", "other", "own"))
+    # half-sets apart: a half-map that is stronger than the other is no sign of whose it is
+    better = [_mean_and_variance((own - other)[half == number]) for number in (1, 2)]
+    return SpeciesImages(
+        species,
+        names,
+        len(half),
+        _sigmas(*_mean_and_variance(other)),
+        _sigmas(sum(mean for mean, _ in better), sum(variance for _, variance in better)),
+    )
+
+
+def _mean_and_variance(values: F64) -> tuple[float, float]:
+    """The mean and its variance, infinite for fewer than two values."""
+    if len(values) < 2:
+        return 0.0, float("inf")
+    return float(values.mean()), float(values.var(ddof=1) / len(values))
+
+
+def _sigmas(mean: float, variance: float) -> float:
+    return mean / math.sqrt(variance) if 0 < variance < math.inf else 0.0

@@ -1,0 +1,106 @@
+"""What images say of an import: particles that are elsewhere, and half-maps that were exchanged, are told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpr_dist.cli.app import run as command
+from mpr_dist.storage.mrc import read_volume, write_volume
+from mpr_dist.storage.population import load_population
+from mpr_dist.storage.star import read_blocks, write_table
+from mpr_dist.workflow.checking.findings import Findings
+from mpr_dist.workflow.checking.verify_images import SpeciesImages, tell_findings, verify_images
+from mpr_dist.workflow.simulation.import_simulated import import_simulated
+from mpr_dist.workflow.simulation.simulate import SimulateSettings, simulate_project
+from mpr_dist.workflow.simulation.simulate_settings import SpeciesPlan
+from mpr_dist.workflow.state.span import Span
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Sixteen particles; the half-maps were made from their images, at the start of refinement."""
+    root = tmp_path_factory.mktemp("images")
+    settings = replace(SimulateSettings.fixture(), particles_per_series=16, image_px=(320, 304), contrast=1.0)
+    settings = replace(settings, species=(SpeciesPlan("phantom", "asymmetric"),))
+    import_simulated(root / "pop", simulate_project(root / "p", settings), "small")
+    return root / "pop"
+
+
+@pytest.fixture
+def pop(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "pop"))
+
+
+def _findings(looked: tuple[SpeciesImages, ...]) -> list[str]:
+    findings = Findings()
+    tell_findings(findings, looked)
+    return [finding.text for finding in findings.of("warning")]
+
+
+def test_a_right_import_passes_and_progress_is_told(made, digests):
+    before, told = digests(made), []
+    (looked,) = verify_images(made, tell=lambda *each: told.append(each))
+    assert (looked.place, looked.halves) == ("there", "right")
+    assert looked.particles == 16
+    assert "every half-map is that of its half-set" in looked.line
+    assert not _findings((looked,))
+    assert told[-1] == ("TS_01, tilt images", 7, 7)
+    assert digests(made) == before
+
+
+def test_exchanged_half_maps_are_told(pop, capsys):
+    maps = load_population(pop).files(0).species("phantom")
+    shutil.move(maps.half1, pop / "aside")
+    shutil.move(maps.half2, maps.half1)
+    shutil.move(pop / "aside", maps.half2)
+    assert command(["population", "verify", str(pop), "--json"]) == 0  # advice, not an error
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["images"][0]["halves"] == "exchanged"
+    assert any("the half-maps were exchanged" in one["text"] for one in answer["warnings"])
+    assert command(["population", "verify", str(pop), "--no-images"]) == 0
+    assert "images:" not in capsys.readouterr().out
+
+
+def test_particles_that_are_elsewhere_are_told(pop):
+    """Coordinates of a pixel that is 7 % too small, inside of their tomograms."""
+    path = load_population(pop).files(0).series("TS_01").poses
+    blocks = read_blocks(path)
+    for axis in "XYZ":
+        column = f"wrpCoordinate{axis}1"
+        blocks["particles"][column] = 0.93 * blocks["particles"][column].to_numpy(np.float64)
+    path.unlink()
+    write_table(path, blocks)
+    (looked,) = verify_images(pop)
+    assert (looked.place, looked.halves) == ("not there", "undecided")
+    (text,) = _findings((looked,))
+    assert "16 particles in TS_01 agree with its map no better than noise does" in text
+
+
+def test_particles_in_an_eighth_of_their_tomograms_are_told():
+    """A pixel of half the size brings them there; ten or more, for a few may lie together."""
+    rng = np.random.default_rng(0)
+    whole = [rng.uniform(0.02, 0.98, (8, 3)), rng.uniform(0.02, 0.98, (8, 3))]
+    assert not Span.of(whole).is_odd
+    assert not Span.of([each * [1, 1, 0.1] for each in whole]).is_odd  # a thin layer
+    small = Span.of([each / 2 for each in whole])
+    assert small.is_odd
+    assert "all 16 particles lie within" in small.sentence
+    assert not Span.of([whole[0] / 2]).is_odd
+    assert Span.of([]).count == 0
+
+
+def test_what_cannot_be_looked_at_says_why(pop):
+    assert verify_images(pop, ["TS_99"])[0].why == "no tilt shows any of its particles"
+    maps = load_population(pop).files(0).species("phantom")
+    volume, pixel_A = read_volume(maps.half1)
+    maps.half1.unlink()
+    write_volume(maps.half1, np.random.default_rng(0).normal(0, 1, volume.shape).astype(np.float32), pixel_A)
+    assert "share nothing" in verify_images(pop)[0].line
+    few = SpeciesImages("phantom", ("TS_01",), 4, 0.1, -20.0)
+    assert (few.place, few.halves) == ("undecided", "undecided")
