@@ -60,6 +60,18 @@ class SpeciesLoad:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A task of a worker, and what it holds at its peak: bytes by name, which add up."""
+
+    name: str
+    parts: Mapping[str, int]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
 class Plan:
     """One run: ``iterations`` times prepare, refine and back-project, merge, finish.
 
@@ -106,17 +118,15 @@ class Plan:
         return max((series.solver_bytes for series in self.series), default=0)
 
     @property
-    def finish_bytes(self) -> int:
-        """Most that the making of maps takes."""
-        return max((each.finish_bytes for each in self.species), default=0)
+    def peak(self) -> Phase:
+        """The task at which a worker needs most."""
+        refining = (phase for series in self.series for phase in self._refining(series))
+        return max((*refining, *self._maps()), key=lambda phase: phase.bytes)
 
     @property
     def worker_bytes(self) -> int:
         """Most that a worker needs at any task."""
-        refining = (self._needed(each) for each in self.series)
-        prepare = max((each.prepare_bytes for each in self.species), default=0)
-        maps = self.base_bytes + self.reference_bytes + max(prepare, self.finish_bytes)
-        return max(*refining, maps, 0)
+        return self.peak.bytes
 
     @property
     def least_worker_bytes(self) -> int:
@@ -134,15 +144,29 @@ class Plan:
     def _held(self, series: SeriesLoad) -> int:
         return series.stream_bytes if self._is_streamed(series) else series.image_bytes
 
-    def _needed(self, series: SeriesLoad) -> int:
+    def _maps(self) -> tuple[Phase, Phase]:
+        held = {"programs": self.base_bytes, "references": self.reference_bytes}
+        prepare = max((each.prepare_bytes for each in self.species), default=0)
+        finish = max((each.finish_bytes for each in self.species), default=0)
+        return (
+            Phase("preparing references", held | {"maps and transforms": prepare}),
+            Phase("making maps", held | {"accumulators and maps": finish}),
+        )
+
+    def _refining(self, series: SeriesLoad) -> tuple[Phase, ...]:
         """The accumulators of a batch are made when its first series was refined: a series alone never needs both."""
         filled = int(FILLED * self.accumulator_bytes)
-        if any(len(batch) > 1 for batch in self.batches):
-            return self._besides(series) - self.accumulator_bytes + filled + self._held(series)
         tilt = max((each.tilt_bytes for each in self.species), default=0)
-        refine = max(series.solver_bytes + series.table_bytes, tilt)
-        insert = filled + max(series.table_bytes, tilt)
-        return self.base_bytes + self.reference_bytes + self._held(series) + max(refine, insert)
+        held = {"programs": self.base_bytes, "references": self.reference_bytes, "images": self._held(series)}
+        equations = series.solver_bytes + series.table_bytes
+        solving = {"solver and tables": equations} if equations > tilt else {"tilt image": tilt}
+        inserting = {"tables": series.table_bytes} if series.table_bytes > tilt else {"tilt image": tilt}
+        if any(len(batch) > 1 for batch in self.batches):
+            return (Phase("refining", held | {"accumulators": filled} | solving),)
+        return (
+            Phase("refining", held | solving),
+            Phase("back-projecting", held | {"accumulators": filled} | inserting),
+        )
 
     def _besides(self, series: SeriesLoad) -> int:
         """Everything that a worker may need besides the images of a series, as it reckons itself."""
@@ -225,9 +249,8 @@ class Plan:
             f"  stages       prepare: {counted(len(self.species), 'task')}; refine and back-project: "
             f"{counted(len(self.batches), 'batch', 'batches')} of {span} series; merge: {self.slabs} slabs; "
             f"finish: {counted(len(self.species), 'task')}",
-            f"  per worker   {size(self.worker_bytes)}: programs {size(self.base_bytes)}, images "
-            f"{size(self.image_bytes)}, references {size(self.reference_bytes)}, accumulators "
-            f"{size(self.accumulator_bytes)}, solver {size(self.solver_bytes)}; making maps {size(self.finish_bytes)}",
+            f"  per worker   {size(self.worker_bytes)}, most while {self.peak.name}: "
+            + " + ".join(f"{name} {size(count)}" for name, count in self.peak.parts.items() if count),
             *self._streaming(),
             f"  {counted(self.workers, 'worker'):<12} {size(self.workers * self.worker_bytes)}",
             f"  scratch      up to {size(self.scratch_bytes)} during an iteration",

@@ -63,6 +63,20 @@ def _streaming(memory_bytes: int | None) -> Plan:
     return make_plan("p", 1, 1, 2, (), series, species, {"apo": 1}, 300 * mib, memory_bytes)
 
 
+def test_the_parts_of_the_peak_add_up_and_it_has_a_name() -> None:
+    mib = 1 << 20
+    plan = _streaming(None)
+    assert plan.peak.bytes == sum(plan.peak.parts.values()) == plan.worker_bytes
+    assert plan.peak.name == "back-projecting"  # accumulators weigh more than the solver
+    assert plan.peak.parts["images"] == 1000 * mib
+    maps = _streaming(700 * mib)  # images are streamed: then making maps takes most
+    assert maps.peak.name == "making maps"
+    line = next(line for line in str(maps).splitlines() if line.startswith("  per worker"))
+    assert line.endswith(
+        "805 MiB, most while making maps: programs 300 MiB + references 5 MiB + accumulators and maps 500 MiB"
+    )
+
+
 def test_images_that_do_not_fit_are_streamed() -> None:
     mib = 1 << 20
     whole, tight = _streaming(None), _streaming(1500 * mib)
