@@ -103,7 +103,8 @@ def refine(
     of a parameter around its imported value.
 
     With --protocol auto nothing else need be chosen: a class is refined where its expected standard deviation, beside
-    all others, is well below its prior. The report says in a table what was released, and why.
+    all others, is well below its prior. So are weights of tilts (--weights tilt), unless --weights says otherwise. The
+    report says in a table what was released, and why.
 
     With --engine slurm every job holds [engine.job] gpus cards and runs a worker per card; jobs that die or are
     preempted are replaced. While it runs, mpr-dist worker POP adds a machine to it.

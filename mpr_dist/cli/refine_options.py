@@ -120,9 +120,10 @@ def refinement(
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="series|tilt|position",
+            metavar="series|tilt|position|none",
             help="Fit scales and B-factors to the agreement of images with the opposite half-map: of every series; of "
-            "every tilt; of every tilt and over the volume [default: of every tilt, with the geometry].",
+            "every tilt; of every tilt and over the volume; none: those of tilts come from the fit of the geometry "
+            "[default: none; with --protocol auto tilt, where the images determine them].",
         ),
     ] = None,
     anisotropic: Annotated[

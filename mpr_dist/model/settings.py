@@ -13,9 +13,9 @@ ABERRATION_ORDERS = (2, 3, 4, 5)
 _SWITCHES = ("particles", "stage_angles", "defocus", "astigmatism", "phase_shift", "cs", "magnification")
 PROTOCOLS = ("manual", "auto", "m")
 # what a protocol may release, by field; all else is refined only where it is asked for
-RELEASED = ("image_warp", "volume_warp", "particles", "temporal_samples", *_SWITCHES[1:], "aberrations")
+RELEASED = ("image_warp", "volume_warp", "particles", "temporal_samples", *_SWITCHES[1:], "aberrations", "weights")
 PRIORS_FROM = ("", "fixed", "data")
-WEIGHTS = ("", "series", "tilt", "position")
+WEIGHTS = ("", "none", "series", "tilt", "position")
 EWALD_SIGNS = {"off": 0, "on": 1, "reversed": -1}
 
 
@@ -75,7 +75,8 @@ class RefineSettings:
         priors_from: "fixed", or "data": widths of the priors from all series of the last iteration; empty: "data" with
             the protocol auto, else "fixed". priors_by_hand: fields of ``Priors`` that are not touched then.
         weights: fit scales and B-factors to the agreement with the opposite half-map: "series" (tilts as they are),
-            "tilt", "position" (tilts before it); "" takes those of tilts from the fit of the geometry.
+            "tilt", "position" (tilts before it); "none" takes those of tilts from the fit of the geometry; "" the same,
+            but the protocol auto fits them by tilt where the images determine them.
         anisotropic_weights: B-factors of tilts depend on the direction; with "tilt" and "position".
         location_grid: nodes (width, height) over the volume of the weights by position.
         only_weights: nothing moves; what was moved before is what is uncertain.
@@ -153,17 +154,17 @@ class RefineSettings:
         if not self.share_below_A >= 0:
             raise InputError(f"share_below_A must be 0 or more, got {self.share_below_A}")
         if self.weights not in WEIGHTS:
-            raise InputError(f"weights are fitted by series, tilt or position, got {self.weights!r}")
+            raise InputError(f"weights are fitted by series, tilt or position, or none, got {self.weights!r}")
         if self.anisotropic_weights and self.weights not in ("tilt", "position"):
             raise InputError("B-factors that depend on the direction are those of tilts: fit weights by tilt")
         if min(self.location_grid) < 1:
             raise InputError(f"weights by position need at least 1 x 1 nodes, got {self.location_grid}")
-        if self.only_weights and not self.weights:
+        if self.only_weights and not self.fits_weights:
             raise InputError("only_weights needs weights: series, tilt or position")
-        if self.weights and not self.only_weights and self.max_passes < 2 * LEAST_PASSES:
+        if self.may_fit_weights and not self.only_weights and self.max_passes < 2 * LEAST_PASSES:
             raise InputError(
                 f"max_passes must be {2 * LEAST_PASSES} or more with weights, got {self.max_passes}: they are fitted "
-                "twice in an iteration"
+                "twice in an iteration; --weights none leaves them out"
             )
         if self.max_passes < LEAST_PASSES:
             raise InputError(f"max_passes must be {LEAST_PASSES} or more, got {self.max_passes}: fewer allow no step")
@@ -178,9 +179,20 @@ class RefineSettings:
         return self.priors_from == "data" or (not self.priors_from and self.protocol == "auto")
 
     @property
+    def fits_weights(self) -> bool:
+        """Whether weights are fitted to the opposite half-map, in every series."""
+        return self.weights not in ("", "none")
+
+    @property
+    def may_fit_weights(self) -> bool:
+        """The same, or in those series where the protocol auto finds them known well enough."""
+        left_to_auto = self.protocol == "auto" and not self.weights and "weights" not in self.excluded
+        return self.fits_weights or left_to_auto
+
+    @property
     def refined(self) -> tuple[str, ...]:
         """What was asked for, in words."""
-        weights = (f"weights by {self.weights}",) if self.weights else ()
+        weights = (f"weights by {self.weights}",) if self.fits_weights else ()
         return weights if self.only_weights else (*self._geometry, *weights)
 
     @property

@@ -57,7 +57,11 @@ WORDS = {
     "aberrations": "aberrations",
     "volume_warp": "volume warp",
     "temporal_samples": "temporal samples",
+    "weights": "weights by",
 }
+# what a field becomes when its class goes, where that is not the default; and the classes that weights by tilt are
+WITHOUT = {"weights": "none"}
+AMPLITUDES = ("log_scale", "bfactor")
 SWITCHES = ("stage_angles", "defocus", "astigmatism", "cs", "magnification")
 
 
@@ -94,6 +98,8 @@ def largest(asked: RefineSettings, tilts: int, particles: int, image_size: F64, 
         found["temporal_samples"] = max(samples, *MOST_SAMPLES.values())
     if _may(asked, "aberrations"):
         found["aberrations"] = ODD_ORDERS
+    if _may(asked, "weights"):
+        found["weights"] = "tilt"
     if _may(asked, "volume_warp"):
         found["volume_warp"] = next(iter(_volume_warps(particles)[::-1]), None)
     return replace(asked, **found)
@@ -160,7 +166,9 @@ def grid_of(settings: RefineSettings, name: str) -> str:
     value = getattr(settings, name)
     if name in ("image_warp", "volume_warp"):
         return "x".join(map(str, value or ()))
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value) if name == "temporal_samples" else ""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value) if name in ("temporal_samples", "weights") else ""
 
 
 def _ratio(share: float) -> float:
@@ -257,7 +265,7 @@ class _Weighing:
         """The settings without a class, or with the next coarser grid."""
         rungs, value = self.ladders.get(name, []), getattr(settings, name)
         coarser = rungs[: rungs.index(value)] if value in rungs else []
-        changed = {name: coarser[-1] if coarser else getattr(RefineSettings(), name)}
+        changed = {name: coarser[-1] if coarser else WITHOUT.get(name, getattr(RefineSettings(), name))}
         if name == "particles":
             changed["temporal_samples"] = 0
         return replace(settings, **changed)
@@ -329,6 +337,8 @@ class _Weighing:
             shares["particles"] = 0.5 * (known["position"] + known["orientation"])
             if layout.samples > 1:
                 shares["temporal_samples"] = self._share_of_steps(blocks.p, state, layout.samples)
+        if settings.fits_weights:
+            shares["weights"] = float(np.mean([known[name] for name in AMPLITUDES]))
         return shares
 
     def _share_of_steps(self, blocks: F64, state: State, samples: int) -> float:

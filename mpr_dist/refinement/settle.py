@@ -65,7 +65,7 @@ class Settled:
 
 def settle(state: State, problem: Problem) -> Settled:
     """Climb in rounds; each takes the cost of amplitude from where the one before ended."""
-    if problem.settings.weights:
+    if problem.settings.fits_weights:
         return _settle_weighed(state, problem.holding(state))
     last, passes = problem.evaluate(state, None), 1
     first = last.likelihood

@@ -130,3 +130,18 @@ def test_optics_wait_for_half_maps_that_show_them(crowded):
     assert settings.defocus
     assert (settings.magnification, settings.aberrations) == (False, ())
     assert "8 A" in decisions["magnification"].why
+
+
+def test_weights_by_tilt_are_released_like_a_class(crowded):
+    """Where images determine scales and B-factors of tilts; never against what was asked for."""
+    settings, decisions = decide(crowded)
+    assert settings.weights == "tilt"
+    assert (decisions["weights"].words, decisions["weights"].grid) == ("weights by", "tilt")
+    assert decide(crowded, faint=10.0)[0].weights == "none"
+    settings, decisions = decide(crowded, replace(AUTO, weights="none"))
+    assert settings.weights == "none"
+    assert "weights" not in decisions
+    settings, decisions = decide(crowded, replace(AUTO, weights="series"), faint=10.0)
+    assert settings.weights == "series"
+    assert decisions["weights"].why == "asked for"
+    assert not decide(crowded, replace(AUTO, excluded=("weights",)))[0].fits_weights

@@ -104,7 +104,7 @@ def test_report_and_status_say_what_was_decided(population):
     for text in ("What was released, and why", "known well enough", "the prior would hold it", "Widths of the priors"):
         assert text in page
     value = status(population)
-    assert {row["name"] for row in value["iterations"][-1]["release"]} >= {"particles", "defocus", "cs"}
+    assert {row["name"] for row in value["iterations"][-1]["release"]} >= {"particles", "defocus", "cs", "weights"}
     assert value["iterations"][-1]["widths"]["position_A"]["found"] > 0
     lines = "\n".join(status_lines(value))
     assert "released: " in lines
@@ -128,6 +128,7 @@ def test_the_plan_says_what_may_be_released_and_by_which_rule(population):
     text = str(plan_population(population.path, AUTO, EngineChoice("inline")))
     assert "expected sigma" in text
     assert "with 5 particles, may get image warp 1x1" in text
+    assert "weights by tilt" in " ".join(text.split())
     assert "released in iteration 002:" in text
     assert max(len(line) for line in text.splitlines()) < 160
     text = str(plan_population(population.path, RefineSettings(3, protocol="m"), EngineChoice("inline")))
