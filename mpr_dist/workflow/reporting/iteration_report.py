@@ -16,6 +16,7 @@ from mpr_dist.storage.population import read_table
 from mpr_dist.storage.publish import publish_text
 from mpr_dist.units import F32, F64
 from mpr_dist.workflow.reporting.report import CurveOfIteration, ReportData, SeriesReport, SpeciesReport, render_report
+from mpr_dist.workflow.reporting.report_settings import setting_rows
 from mpr_dist.workflow.reporting.status import Decided, decided
 from mpr_dist.workflow.series.release_table import over_all as released
 from mpr_dist.workflow.series.uncertainty_table import directions_over_all, over_all, read_details, species_over_all
@@ -248,12 +249,8 @@ def _facts(files: IterationFiles, population: Population) -> Iterator[tuple[str,
     yield "population", str(population.path)
     for name, seconds in _stages(files.events).items():
         yield f"time, {name}", f"{seconds:.1f} s"
-    table = read_table(files.settings)
-    for key, value in sorted(table.items()):
-        if isinstance(value, dict):
-            yield from ((f"{key}.{name}", str(inner)) for name, inner in sorted(value.items()))
-        else:
-            yield key, str(value)
+    yield from setting_rows(read_table(files.settings))
+    yield "all of it", str(files.settings)
 
 
 def _stages(path: Path) -> dict[str, float]:

@@ -1,0 +1,84 @@
+"""What was asked for, in the words of the options: what settings.toml holds beyond that is for the program itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from mpr_dist.model.settings import PROTOCOLS, Priors, RefineSettings
+from mpr_dist.workflow.series.release_plan import refined_words
+from mpr_dist.workflow.series.widths import WORDS
+
+# the priors of each class, by fields
+PRIORS_OF: dict[str, tuple[str, ...]] = {
+    "image_warp": ("image_warp_A",),
+    "volume_warp": ("volume_warp_A",),
+    "stage_angles": ("stage_angle_deg",),
+    "rigid_stage": ("rigid_stage_deg",),
+    "particles": ("position_A", "orientation_deg"),
+    "temporal_samples": ("trajectory_A", "trajectory_deg"),
+    "defocus": ("defocus_A",),
+    "astigmatism": ("astigmatism_A",),
+    "phase_shift": ("phase_shift_pi",),
+    "cs": ("cs_mm",),
+    "aberrations": ("aberration_rad",),
+    "magnification": ("magnification_percent",),
+}
+# told in one sentence, or of no concern
+TOLD = {*PRIORS_OF, "priors", "protocol", "weights", "only_weights", "tilt_movies", "movie_motion", "defocus_search"}
+LATER = {"location_grid": "weights", "priors_from": "", "priors_by_hand": ""}
+
+
+def setting_rows(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(what, value) of settings.toml of an iteration; what was left as it always is has no row."""
+    refine = table.get("refine", {})
+    asked = settings_from(refine)
+    yield "refined", ", ".join(refined_words(asked)) or "nothing: reconstruction only"
+    for field in fields(RefineSettings):
+        value = getattr(asked, field.name)
+        if field.name in TOLD or field.name in LATER or value == field.default:
+            continue
+        yield spoken(field.name), _text(value)
+    if asked.weights == "position":
+        yield "grid of the weights by position", _text(asked.location_grid)
+    if asked.refines_anything and not asked.only_weights:
+        whence = "as found in the data" if asked.learns_priors else "as given or by default"
+        yield f"widths of the priors, {whence}", ", ".join(_priors(asked))
+    for name, value in sorted(table.get("change", {}).items()):
+        yield f"change of an earlier iteration: {spoken(name)}", _text(value)
+    yield "program", f"mpr_dist {table.get('software', '')}, {table.get('science', '')}".strip(", ")
+    libraries = table.get("versions", {})
+    if libraries:
+        yield "with", ", ".join(f"{name} {version}" for name, version in libraries.items())
+
+
+def settings_from(refine: Mapping[str, Any]) -> RefineSettings:
+    """Of the table [refine]; what this version does not know is passed over."""
+    known = {field.name for field in fields(RefineSettings)} - {"priors"}
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in refine.items() if name in known
+    }
+    priors = {name: float(value) for name, value in refine.get("priors", {}).items() if name in WORDS}
+    nothing: dict[str, Any] = {"image_warp": None, "movie_motion": None}  # TOML has no word for it
+    return RefineSettings(**nothing | values, priors=Priors(**priors))
+
+
+def spoken(name: str) -> str:
+    """A field as people say it: "ctf_min_resolution_A" is "ctf min resolution (A)"."""
+    return f"{name[:-2].replace('_', ' ')} (A)" if name.endswith("_A") else name.replace("_", " ")
+
+
+def _priors(asked: RefineSettings) -> Iterator[str]:
+    for name, priors in PRIORS_OF.items():
+        if getattr(asked, name) or asked.protocol != PROTOCOLS[0]:
+            yield from (f"{WORDS[each][0]} {getattr(asked.priors, each):.4g} {WORDS[each][1]}" for each in priors)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        numbers = all(isinstance(each, int) for each in value)
+        return ("x" if numbers else ", ").join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
