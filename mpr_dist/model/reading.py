@@ -7,6 +7,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """A number with its noun: "1 batch", "3 batches"."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
+
+
 @dataclass(frozen=True)
 class Dropped:
     """What was left out for one reason. ``what``: "particles", "tilts" or "series"."""
@@ -14,6 +19,13 @@ class Dropped:
     what: str
     count: int
     reason: str
+
+    @property
+    def counted(self) -> str:
+        """ "1 particle", "2 tilts", "1 series"."""
+        return counted(
+            self.count, self.what if self.what.endswith("series") else self.what.removesuffix("s"), self.what
+        )
 
 
 @dataclass(frozen=True)
@@ -64,4 +76,4 @@ class Reading:
     def _dropped_sentence(self) -> str:
         if not self.dropped:
             return "Dropped: nothing."
-        return f"Dropped: {'; '.join(f'{d.count} {d.what} ({d.reason})' for d in self.dropped)}."
+        return f"Dropped: {'; '.join(f'{d.counted} ({d.reason})' for d in self.dropped)}."

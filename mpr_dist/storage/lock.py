@@ -37,9 +37,14 @@ class Holder:
     since: str
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine, which can be looked up."""
+        return self.host == socket.gethostname()
+
+    @property
     def is_dead(self) -> bool:
         """Certainly gone. Of another host nothing is known at a glance, so its lock is taken for alive."""
-        if self.host != socket.gethostname():
+        if not self.is_here:
             return False
         try:
             os.kill(self.pid, 0)
@@ -120,7 +125,7 @@ def _pulse(path: Path, mine: Holder, released: threading.Event, pulse_s: float) 
 
 def _is_silent(path: Path, holder: Holder, say: Callable[[str], None], patience_s: float) -> bool:
     """Whether a holder on another host has not touched its lock for so long; waits to find out."""
-    if holder.host == socket.gethostname():
+    if holder.is_here:
         return False
     before, end, told = _touched(path), time.monotonic() + patience_s, False
     while time.monotonic() < end:
@@ -142,6 +147,12 @@ def _touched(path: Path) -> int:
             return os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def silent_s(path: Path) -> float:
+    """Seconds since the holder touched its lock, by the clocks of the disk and of this machine; 0 without a lock."""
+    touched = _touched(path)
+    return max(0.0, time.time() - touched / 1e9) if touched else 0.0
 
 
 def _take(path: Path, mine: Holder, say: Callable[[str], None], patience_s: float) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ from mpr_dist.engine.events import Event, PartialAccepted
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import Interrupted
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.storage.population import load_population
+from mpr_dist.storage.population import load_population, save_population, without_species
+from mpr_dist.workflow.reporting.follow import Follower
+from mpr_dist.workflow.reporting.show import status_lines
 from mpr_dist.workflow.reporting.status import status
 from mpr_dist.workflow.running import watching
 from mpr_dist.workflow.running.plan import plan
@@ -42,6 +46,37 @@ def test_a_finished_iteration(tmp_path: Path) -> None:
     }
     assert iteration["species"]["apo"]["resolution_A"] == 9.0
     assert record["running"] is None
+
+
+def test_resolutions_of_species_that_were_removed_since_stay(tmp_path: Path) -> None:
+    population = make_population(tmp_path, series=3)
+    run(population.path, FakeScience(tmp_path / "calls"), SETTINGS, InlineExecutor())
+    before = status(load_population(population.path))["iterations"][0]["species"]
+    save_population(without_species(load_population(population.path), "apo"))
+    after = status(load_population(population.path))
+    assert after["iterations"][0]["species"] == before
+    assert "  apo: 9.00 A" in status_lines(after)
+
+
+@pytest.mark.parametrize("age_s", [10, 300])
+def test_a_driver_elsewhere_that_is_not_heard_of_is_not_said_to_run(tmp_path: Path, age_s: int) -> None:
+    """Its lock is touched every few seconds while it lives; of one that is older than a minute status says so."""
+    population = make_population(tmp_path, series=3)
+    lock = population.path / "LOCK"
+    holder = {"host": "elsewhere", "pid": 12, "birth": "", "since": "2026-01-01 00:00:00"}
+    lock.write_text(json.dumps(holder))
+    os.utime(lock, (time.time() - age_s,) * 2)
+    found = status(population)
+    line = status_lines(found)[0]
+    if age_s < 60:
+        assert found["running"] == holder | {"silent_s": 0.0}
+        assert line.endswith("process 12 on elsewhere runs here")
+        return
+    assert found["running"]["silent_s"] == pytest.approx(age_s, abs=25)  # a machine that is busy
+    assert "NOT BEEN HEARD OF for 5 min" in line
+    said: list[str] = []
+    Follower(population.path, said.append).follow()  # ends at once
+    assert "NOT BEEN HEARD OF" in said[0]
 
 
 def test_an_interrupted_iteration(tmp_path: Path) -> None:

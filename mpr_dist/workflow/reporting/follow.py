@@ -11,7 +11,7 @@ from typing import Any
 
 from mpr_dist.engine import events
 from mpr_dist.engine.events import describe
-from mpr_dist.storage.lock import Holder, read_holder
+from mpr_dist.storage.lock import PATIENCE_S, Holder, read_holder, silent_s
 from mpr_dist.storage.population import load_population
 from mpr_dist.workflow.reporting.show import status_lines
 from mpr_dist.workflow.reporting.status import status
@@ -109,7 +109,9 @@ class Follower:
 
     def _holder(self) -> Holder | None:
         holder = read_holder(self.path / "LOCK")
-        return None if holder is None or holder.is_dead else holder
+        if holder is None or holder.is_dead:
+            return None
+        return None if not holder.is_here and silent_s(self.path / "LOCK") > PATIENCE_S else holder
 
     def _end(self, log: EventLog) -> None:
         for event in log.new():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpr_dist.model.population import Population
+from mpr_dist.model.reading import counted
 from mpr_dist.workflow.series.widths import WORDS
 
 
@@ -20,7 +21,7 @@ def population_lines(population: Population) -> list[str]:
 
 def source_lines(population: Population) -> list[str]:
     return [
-        f"source {s.name}: {len(s.series)} tilt series, {sum(e.tilts for e in s.series)} tilts, images of "
+        f"source {s.name}: {len(s.series)} tilt series, {counted(sum(e.tilts for e in s.series), 'tilt')}, images of "
         f"{s.image_size_px[0]} x {s.image_size_px[1]} px at {s.pixel_size_A:g} A, from {s.settings}"
         for s in population.sources
     ] + _removed("sources", population.removed_sources) or ["no source yet: mpr-dist source add"]
@@ -28,8 +29,8 @@ def source_lines(population: Population) -> list[str]:
 
 def species_lines(population: Population) -> list[str]:
     return [
-        f"species {f.name}: {sum(n for _, n in f.particles)} particles in {len(f.particles)} tilt series, symmetry "
-        f"{f.species.symmetry_text}, diameter {f.species.diameter_A:g} A, box {f.species.box_px} px of "
+        f"species {f.name}: {counted(sum(n for _, n in f.particles), 'particle')} in {len(f.particles)} tilt series, "
+        f"symmetry {f.species.symmetry_text}, diameter {f.species.diameter_A:g} A, box {f.species.box_px} px of "
         f"{f.species.pixel_size_A:g} A"
         for f in population.species
     ] + _removed("species", population.removed_species) or ["no species yet: mpr-dist species add"]
@@ -42,7 +43,7 @@ def _removed(what: str, names: tuple[str, ...]) -> list[str]:
 def status_lines(status: dict[str, Any]) -> list[str]:
     """From the value that ``workflow.status.status`` makes."""
     holder = status["running"]
-    running = "nothing runs" if holder is None else f"process {holder['pid']} on {holder['host']} runs here"
+    running = "nothing runs" if holder is None else running_text(holder)
     lines = [f"population {status['name']}: iteration {status['iteration']:03d} is in force; {running}"]
     for iteration in status["iterations"]:
         end = f" ({iteration['outcome']}{': ' * bool(iteration['reason'])}{iteration['reason']})"
@@ -65,6 +66,17 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         ]
         lines += [f"  {line}" for line in decision_lines(iteration)]
     return lines
+
+
+def running_text(holder: Mapping[str, Any]) -> str:
+    """Who works on a population, or did before nothing was heard of it any more."""
+    who = f"process {holder['pid']} on {holder['host']}"
+    if holder.get("silent_s"):
+        return (
+            f"{who} was at work here and has NOT BEEN HEARD OF for {holder['silent_s'] / 60:.0f} min: it has most "
+            "likely died, and the same command continues"
+        )
+    return f"{who} runs here"
 
 
 def _share(information: Mapping[str, Any], species: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mpr_dist.model.population import IterationFiles, Population
 from mpr_dist.storage.ledger import SESSION, Record, read_ledger
-from mpr_dist.storage.lock import read_holder
+from mpr_dist.storage.lock import PATIENCE_S, Holder, read_holder, silent_s
 from mpr_dist.workflow.series.release_table import over_all as released
 from mpr_dist.workflow.series.uncertainty_table import directions_over_all, over_all, read_details, species_over_all
 from mpr_dist.workflow.series.widths import settings_of, widths_found
@@ -28,12 +28,14 @@ FORMAT_VERSION = 1
 def status(population: Population) -> dict[str, Any]:
     """JSON-ready: the population, every iteration that has begun, and for each its series and species.
 
+    "running" has "silent_s", above 0 when a process of another host has not been heard of for more than a minute.
     The last iteration also has "classes", what became of every refined class over the series that are done, and
     "directions", what the images say about those in which classes undo each other, "information", what every species
     has contributed (``uncertainty_table``), "release", what the protocol auto decided (``release_table``), and
     "widths" of the priors, used and found.
     """
-    holder = read_holder(population.path / "LOCK")
+    lock = population.path / "LOCK"
+    holder = read_holder(lock)
     iterations = []
     number = 1
     while population.files(number).root.is_dir():
@@ -46,11 +48,17 @@ def status(population: Population) -> dict[str, Any]:
         "name": population.name,
         "path": str(population.path),
         "iteration": population.iteration,
-        "running": None if holder is None or holder.is_dead else asdict(holder),
+        "running": None if holder is None or holder.is_dead else asdict(holder) | {"silent_s": _silent_s(holder, lock)},
         "sources": {source.name: len(source.series) for source in population.sources},
         "species": {files.name: sum(count for _, count in files.particles) for files in population.species},
         "iterations": iterations,
     }
+
+
+def _silent_s(holder: Holder, lock: Path) -> float:
+    """For how long a process of another host has given no sign of life; 0 as long as that says nothing."""
+    silence = 0.0 if holder.is_here else silent_s(lock)
+    return round(silence, 1) if silence > PATIENCE_S else 0.0
 
 
 def _iteration(population: Population, files: IterationFiles) -> dict[str, Any]:
@@ -65,8 +73,15 @@ def _iteration(population: Population, files: IterationFiles) -> dict[str, Any]:
         "hosts_avoided": {host: list(names) for host, names in found.hosts.items()},
         "counts": dict(Counter(one["state"] for one in series.values())),
         "series": series,
-        "species": {one.name: _read(files.species(one.name).result) for one in population.species},
+        "species": _species(population, files),
     }
+
+
+def _species(population: Population, files: IterationFiles) -> dict[str, Any]:
+    """Results by name, None where there is none yet; of species that were removed since, those that there are."""
+    now = {one.name: _read(files.species(one.name).result) for one in population.species}
+    removed = {name: _read(files.species(name).result) for name in population.removed_species if name not in now}
+    return now | {name: result for name, result in removed.items() if result is not None}
 
 
 def _uncertainty(files: IterationFiles, series: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
