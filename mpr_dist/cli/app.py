@@ -10,6 +10,7 @@ import typer
 
 import mpr_dist
 from mpr_dist.cli import benchmark, doctor, export, mask, population, refine, simulate, source, species, status, worker
+from mpr_dist.cli.grouped_help import ListedCommands
 from mpr_dist.errors import MprError
 
 EPILOG = """\b
@@ -31,6 +32,7 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 3 done but tilt series were left ou
 
 app = typer.Typer(
     name="mpr-dist",
+    cls=ListedCommands,
     help="Distributed multi-particle refinement of cryo-EM tilt series.",
     epilog=EPILOG,
     no_args_is_help=True,

@@ -1,10 +1,25 @@
-"""Help of a command with many options, in groups."""
+"""Help of a command with many options, in groups; help of a group of commands, with whole sentences."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+# characters of a first sentence: more than any has
+WHOLE = 1000
+
+
+class ListedCommands(TyperGroup):
+    """Lists its commands with the first sentence of each, however long; lines are folded, never cut off."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list."""
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, each.get_short_help_str(WHOLE)) for name, each in commands if each and not each.hidden]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
 
 class GroupedHelp(TyperCommand):

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mpr_dist.cli.grouped_help import ListedCommands
+
 PopulationDir = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the population.")]
 Engine = Annotated[
     str | None,
@@ -35,7 +37,9 @@ Threads = Annotated[int | None, typer.Option(help="Threads of each worker [defau
 
 def group(text: str) -> typer.Typer:
     """A command of several verbs; without one it prints its help."""
-    return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    return typer.Typer(
+        cls=ListedCommands, help=text, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
 
 
 def examples(*lines: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mpr_dist.errors import InputError
+from mpr_dist.model.reading import counted
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.batches import guided_batches
 from mpr_dist.refinement.layout import classes_of
@@ -199,7 +200,7 @@ class Plan:
                 else f"one worker alone needs {least / GIB:.1f} GiB: use a smaller box or another machine"
             )
             raise InputError(
-                f"{self.workers} workers need {needed / GIB:.1f} GiB, "
+                f"{counted(self.workers, 'worker')} need{'s' * (self.workers == 1)} {needed / GIB:.1f} GiB, "
                 f"available are {available_bytes / GIB:.1f} GiB: {advice}"
             )
         self.check_worker()
@@ -247,7 +248,7 @@ class Plan:
         ]
         lines += [
             f"  stages       prepare: {counted(len(self.species), 'task')}; refine and back-project: "
-            f"{counted(len(self.batches), 'batch', 'batches')} of {span} series; merge: {self.slabs} slabs; "
+            f"{counted(len(self.batches), 'batch', 'batches')} of {span} series; merge: {counted(self.slabs, 'slab')}; "
             f"finish: {counted(len(self.species), 'task')}",
             f"  per worker   {size(self.worker_bytes)}, most while {self.peak.name}: "
             + " + ".join(f"{name} {size(count)}" for name, count in self.peak.parts.items() if count),
@@ -265,11 +266,6 @@ class Plan:
             f"  streamed     images of {len(self.streamed)} of {len(self.series)} series exceed the "
             f"{size(self.memory_bytes or 0)} of a worker: scratch files of up to {size(self.stream_bytes)} per worker"
         ]
-
-
-def counted(number: int, one: str, more: str = "") -> str:
-    """A number with its noun: "1 batch", "3 batches"."""
-    return f"{number} {one if number == 1 else more or one + 's'}"
 
 
 def make_plan(

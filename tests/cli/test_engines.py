@@ -40,7 +40,7 @@ def test_dry_run_shows_script_and_batches(mpr, population, tmp_path) -> None:
     assert done.code == 0, done.err
     assert "#SBATCH --gres=gpu:2" in done.out
     assert "#SBATCH -p gpu" in done.out
-    assert "engine slurm: 3 jobs of 2 workers" in done.out
+    assert "engine slurm: 3 jobs of 2 workers, each by this script" in done.out
     assert "  1  TS_" in done.out
     assert done.out.rstrip().endswith("nothing was started, submitted or written")
     assert _files(population) == before

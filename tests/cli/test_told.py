@@ -7,8 +7,10 @@ import json
 import numpy as np
 
 from mpr_dist.maths.rotations import euler_to_matrix
+from mpr_dist.model.reading import Dropped
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses
+from mpr_dist.workflow.checking.findings import Findings
 
 TOPICS = ("Positions: ", "Shifts: ", "Angles: ", "Units: ", "Names: ", "Dropped: ")
 
@@ -27,6 +29,22 @@ def test_source_is_told(project, mpr, tmp_path):
     assert reading["dropped"] == [{"what": "tilts", "count": 2, "reason": "beyond the limit, of highest dose"}]
     assert "Dropped: 2 tilts (beyond the limit, of highest dose)." in lines[1]
     assert record["series"] == {"TS_01": {"tilts": 5, "of": 7}}
+
+
+def test_one_is_not_many():
+    assert [Dropped(what, 1, "").counted for what in ("particles", "tilts", "series")] == [
+        "1 particle", "1 tilt", "1 series",
+    ]  # fmt: skip
+    assert Dropped("particles", 2, "").counted == "2 particles"
+    findings = Findings()
+    findings.check(False, "it", "is wrong")
+    assert findings.lines[-1] == "1 check: 1 error, 0 warnings"
+
+
+def test_help_lists_commands_with_whole_sentences(mpr):
+    said = mpr("species", "--help").out
+    assert "..." not in said.replace("[ARGS]...", "")
+    assert "half-sets were understood." in " ".join(said.split())
 
 
 def test_species_is_told(project, add_source, add_species, mpr, tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mpr_dist.errors import MprError
+from mpr_dist.model.reading import counted
 
 ERROR, WARNING = "error", "warning"
 
@@ -63,4 +64,7 @@ class Findings:
     def lines(self) -> list[str]:
         errors, warnings = self.of(ERROR), self.of(WARNING)
         lines = list(dict.fromkeys(finding.line for finding in (*errors, *warnings)))  # a file may be read twice
-        return [*lines, f"{self.checks} checks: {len(errors)} errors, {len(warnings)} warnings"]
+        return [
+            *lines,
+            f"{counted(self.checks, 'check')}: {counted(len(errors), 'error')}, {counted(len(warnings), 'warning')}",
+        ]

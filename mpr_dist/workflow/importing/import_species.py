@@ -14,7 +14,7 @@ from mpr_dist.imaging.map_symmetry import map_symmetry
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.population import Population, SpeciesFiles
 from mpr_dist.model.pose import Particles
-from mpr_dist.model.reading import Dropped, Reading
+from mpr_dist.model.reading import Dropped, Reading, counted
 from mpr_dist.model.settings import MOST_SAMPLES
 from mpr_dist.model.species import Helix, Species
 from mpr_dist.storage.particle_columns import Columns, list_of, series_key
@@ -99,8 +99,9 @@ class SpeciesSummary:
         s, counts = self.files.species, [count for _, count in self.files.particles]
         reached = f"{self.resolution_A:.2f} A" if np.isfinite(self.resolution_A) else "nothing in common"
         return (
-            f"species {s.name}: {sum(counts)} particles in {len(counts)} tilt series, symmetry {s.symmetry_text}, "
-            f"diameter {s.diameter_A:g} A, box {s.box_px} px of {s.pixel_size_A:g} A; half-maps: {reached} (FSC 0.143)"
+            f"species {s.name}: {counted(sum(counts), 'particle')} in {len(counts)} tilt series, symmetry "
+            f"{s.symmetry_text}, diameter {s.diameter_A:g} A, box {s.box_px} px of {s.pixel_size_A:g} A; "
+            f"half-maps: {reached} (FSC 0.143)"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mpr_dist.errors import InputError, MprError, SeriesError
 from mpr_dist.imaging.dirt import check_field
 from mpr_dist.model.population import Population, SeriesEntry, Source
-from mpr_dist.model.reading import Dropped, Reading
+from mpr_dist.model.reading import Dropped, Reading, counted
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import population as storage
 from mpr_dist.storage.movies import find_movie, read_gain, read_movie_source
@@ -70,8 +70,8 @@ class SourceSummary:
     def lines(self) -> list[str]:
         s = self.source
         headline = (
-            f"source {s.name}: {len(s.series)} tilt series, {sum(e.tilts for e in s.series)} tilts; images of "
-            f"{s.image_size_px[0]} x {s.image_size_px[1]} px at {s.pixel_size_A:g} A, tomograms of "
+            f"source {s.name}: {len(s.series)} tilt series, {counted(sum(e.tilts for e in s.series), 'tilt')}; images "
+            f"of {s.image_size_px[0]} x {s.image_size_px[1]} px at {s.pixel_size_A:g} A, tomograms of "
             f"{' x '.join(map(str, s.volume_size_px))} px"
         )
         series = [f"  {e.name}: {e.tilts} of {self.rows[e.name]} tilts" for e in s.series]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mpr_dist.engine.choice import EngineChoice
+from mpr_dist.model.reading import counted
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan
 from mpr_dist.workflow.running.launch import plan_population
@@ -42,9 +43,9 @@ def _where(engine: EngineChoice, workers: int) -> str:
         return f"scheduler {engine.scheduler_file or engine.kind}, with the workers it has"
     if engine.is_queue:
         jobs = (
-            f"{engine.jobs} jobs"
+            counted(engine.jobs, "job")
             if engine.adaptive is None
             else f"{engine.adaptive[0]} to {engine.adaptive[1]} workers"
         )
-        return f"engine {engine.kind}: {jobs} of {engine.workers_per_job} workers, each job by this script:"
-    return f"engine {engine.kind}: {workers} workers of {engine.threads} threads on this machine"
+        return f"engine {engine.kind}: {jobs} of {counted(engine.workers_per_job, 'worker')}, each by this script:"
+    return f"engine {engine.kind}: {counted(workers, 'worker')} of {counted(engine.threads, 'thread')} on this machine"
