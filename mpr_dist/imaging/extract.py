@@ -9,8 +9,11 @@ from scipy import fft
 
 from mpr_dist.arrays import HOST, Device
 from mpr_dist.imaging.samples import Samples
-from mpr_dist.maths.kernels.cards import cut_on, pack_on
+from mpr_dist.maths.kernels.cards import cut_on, pack_on, ring_means_on
 from mpr_dist.units import F32, F64, Bool
+
+# of an empty image: its samples are divided by the root
+LEAST_NOISE = 1e-12
 
 
 def prepare_tilt_image(
@@ -22,7 +25,11 @@ def prepare_tilt_image(
     (even sizes), normalised to standard deviation 1 and inverted. Returns (image (height, width) float32 on the device,
     (2,) x and y factors: rounded size / exact size, by which positions grow).
     """
-    flat = _minus_plane(device.put(image, device.real), device)
+    there = device.put(image, device.real)
+    # cards are asked for no number: the host would wait for it in every tilt
+    largest = device.xp.maximum(there.max(), -there.min())
+    flat = _minus_plane(there, device)
+    del there
     shape_in = np.array(flat.shape)
     exact = shape_in * (pixel_in_A / pixel_out_A)
     shape_out = (2 * np.rint(exact / 2)).astype(int)
@@ -30,12 +37,12 @@ def prepare_tilt_image(
     del flat
     size_out = (int(shape_out[0]), int(shape_out[1]))
     transform = _resize_transform(transform, (int(shape_in[0]), int(shape_in[1])), size_out, device)
-    transform *= device.put(_high_pass(size_out, pixel_out_A, highpass_A), device.real)
+    _high_pass(transform, size_out, pixel_out_A, highpass_A, device)
     out = device.fft.irfft2(transform, s=size_out)
-    std = float(out.std())
+    std = out.std()
     # of a constant image only rounding is left; NaN stays NaN
     rounding = 1e-12 if device.real is np.float64 else 1e-6
-    out = out / -std if std > rounding * np.abs(image).max() else 0.0 * out
+    out /= device.xp.where(std <= rounding * largest, np.inf, -std).astype(device.real)
     return out.astype(np.float32), (shape_out / exact)[::-1].copy()
 
 
@@ -57,10 +64,20 @@ def _resize_transform(transform: Any, shape_in: tuple[int, int], shape_out: tupl
     return out
 
 
-def _high_pass(shape: tuple[int, int], pixel_A: float, highpass_A: float) -> F64:
-    q = np.hypot(fft.fftfreq(shape[0], pixel_A)[:, None], fft.rfftfreq(shape[1], pixel_A)[None])
-    edge = np.clip(2 * (q * highpass_A - 0.5), 0, 1)
-    return np.asarray(0.5 - 0.5 * np.cos(np.pi * edge))
+def _high_pass(transform: Any, shape: tuple[int, int], pixel_A: float, highpass_A: float, device: Device) -> None:
+    """Take everything below 1/highpass_A out of the transform of an image of this (even) shape, in place.
+
+    From there on the filter is 1, so only the corner of low frequencies is touched.
+    """
+    y, x = fft.fftfreq(shape[0], pixel_A), fft.rfftfreq(shape[1], pixel_A)
+    is_low = np.abs(y) * highpass_A < 1
+    low_x = x[x * highpass_A < 1]
+    half = shape[0] // 2
+    above, below = int(is_low[:half].sum()), int(is_low[half:].sum())
+    for rows in (slice(0, above), slice(shape[0] - below, shape[0])):
+        q = np.hypot(y[rows, None], low_x)
+        edge = np.clip(2 * (q * highpass_A - 0.5), 0, 1)
+        transform[rows, : len(low_x)] *= device.put(0.5 - 0.5 * np.cos(np.pi * edge), device.real)
 
 
 def extract_on(device: Device, image: Any, xy_px: F64, samples: Samples) -> Any:
@@ -114,6 +131,13 @@ def ring_power(images: F32, keep: Bool, samples: Samples) -> F64:
 def power_sums(images: Any) -> Any:
     """(samples,) sums of |X|^2 over images (images, samples, 2), in float64, where the images are."""
     return (images.astype(np.float64) ** 2).sum(axis=(0, 2))
+
+
+def noise_of_rings(device: Device, power: Any, n_images: int, samples: Samples) -> Any:
+    """``mean_of_rings`` of powers of noise, above zero, where they are."""
+    if device.is_card:
+        return ring_means_on(device, power, samples.ring_end, n_images, LEAST_NOISE)
+    return np.maximum(mean_of_rings(power, n_images, samples), LEAST_NOISE)
 
 
 def mean_of_rings(power: F64, n_images: int, samples: Samples) -> F64:

@@ -20,7 +20,7 @@ from mpr_dist.imaging.ctf import (
     sideband_overlap,
 )
 from mpr_dist.imaging.dirt import LARGEST_SHARE, fill_masked, masked_share
-from mpr_dist.imaging.extract import extract_on, mean_of_rings, power_sums, prepare_tilt_image
+from mpr_dist.imaging.extract import extract_on, noise_of_rings, power_sums, prepare_tilt_image
 from mpr_dist.imaging.geometry import contained, project
 from mpr_dist.imaging.image_store import ImageRoom, Values, blocks, device_of
 from mpr_dist.imaging.samples import Samples, box_samples
@@ -113,7 +113,8 @@ def load_particle_images(
     if not active.any():
         raise NotSeen(f"series {series.name}: no particle of {species.name} lies inside any tilt")
     values = room.place((len(particles), series.n_tilts, len(samples.kx), 2))
-    noise = np.ones((series.n_tilts, samples.n_rings))
+    # a card goes from tilt to tilt without the host, which reads the next one
+    noise = room.device.xp.ones((series.n_tilts, samples.n_rings))
     for t in np.flatnonzero(active.any(0)):
         tilt = TiltImage(*read_tilt(int(t)))
         image, active[:, t] = _without_dirt(tilt, xy_A[:, t], active[:, t], species.diameter_A)
@@ -123,11 +124,12 @@ def load_particle_images(
         prepared, growth = _prepared(image, *pixels, 4 * species.diameter_A, room.device)
         xy_px = xy_A[:, t] * growth / species.pixel_size_A
         noise[t] = cut_and_whiten(values, int(t), prepared, xy_px, active[:, t], samples, room.device)
-        if not np.isfinite(noise[t]).all():
-            raise SeriesError(f"series {series.name}: an image of {species.name} holds NaN or infinite values")
     if not active.any():
         raise NotSeen(f"series {series.name}: all particles of {species.name} are masked in every tilt")
-    return ParticleImages(samples, values, active, xy_A, noise, sample_limits(series, samples, weight_threshold))
+    power = room.device.take(noise)
+    if not np.isfinite(power).all():
+        raise SeriesError(f"series {series.name}: an image of {species.name} holds NaN or infinite values")
+    return ParticleImages(samples, values, active, xy_A, power, sample_limits(series, samples, weight_threshold))
 
 
 def _prepared(image: F32, pixel_in_A: float, pixel_out_A: float, highpass_A: float, device: Device) -> tuple[Any, F64]:
@@ -144,8 +146,8 @@ def _prepared(image: F32, pixel_in_A: float, pixel_out_A: float, highpass_A: flo
 
 def cut_and_whiten(
     values: Values, t: int, image: Any, xy_px: F64, active: Bool, samples: Samples, device: Device
-) -> F64:
-    """Fill the values of one tilt, and its noise power (rings,).
+) -> Any:
+    """Fill the values of one tilt; its noise power (rings,) float64 on the device.
 
     The noise is summed in groups of fixed size, so that it does not depend on where the values are.
     """
@@ -156,8 +158,8 @@ def cut_and_whiten(
         cut = extract_on(device, image, xy_px[rows], samples)
         power += power_sums(cut)
         values[rows, t] = cut
-    noise = np.maximum(mean_of_rings(device.take(power), len(kept), samples), 1e-12)
-    gain = device.put((1 / np.sqrt(noise))[samples.ring], np.float32)[:, None]
+    noise = noise_of_rings(device, power, len(kept), samples)
+    gain = device.put((1 / device.xp.sqrt(noise))[device.put(samples.ring)], np.float32)[:, None]
     for rows in groups:
         cut = values[rows, t]
         cut *= gain

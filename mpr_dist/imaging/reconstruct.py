@@ -19,7 +19,7 @@ from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import ParticleImages, kernel_tables
 from mpr_dist.imaging.passes import insert_images
-from mpr_dist.maths.kernels.cards import Seen, symmetrise_on
+from mpr_dist.maths.kernels.cards import Seen, shell_sums_on, symmetrise_on
 from mpr_dist.maths.rotations import rotation_z
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.pose import Particles
@@ -229,8 +229,11 @@ def _planes(shape: tuple[int, ...], device: Device = HOST) -> Iterator[tuple[int
         yield z, device.xp.sqrt((z - c) ** 2 + in_plane)
 
 
-def shell_means(values: F64, n_shells: int) -> F64:
-    """(shells,) means over spherical shells of the grid."""
+def shell_means(values: Any, n_shells: int, device: Device = HOST) -> F64:
+    """(shells,) means over spherical shells of the grid, on the host; values where the device has them."""
+    if device.is_card:
+        total, count = np.moveaxis(device.take(shell_sums_on(device, values, n_shells)), 2, 0).sum(axis=1)
+        return np.asarray(total / np.maximum(count, 1))
     total, count = np.zeros(n_shells), np.zeros(n_shells)
     for z, radius in _planes(values.shape):
         index = np.rint(radius).astype(np.int64).ravel()
@@ -248,7 +251,7 @@ def solve_map(sums: FourierSums, species: Species, ssnr: F64 | None = None, floo
     """
     n, device = grid_px(species), sums.device
     xp = device.xp
-    mean = shell_means(device.take(sums.weight), n // 2 + 2)
+    mean = shell_means(sums.weight, n // 2 + 2, device)
     inverse = np.full(n // 2 + 2, floor) if ssnr is None else 1 / np.maximum(ssnr, 1e-6)
     rho, gain, is_seen = (device.put(a) for a in (np.maximum(inverse * mean, 1e-9), 1 + inverse, mean > 0))
     c, half = sums.weight.shape[0] // 2, n // 2

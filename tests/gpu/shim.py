@@ -164,6 +164,8 @@ def _argument(value: Any) -> Any:
         return ctypes.c_uint(int(value))
     if isinstance(value, np.float32):
         return ctypes.c_float(float(value))
+    if isinstance(value, np.float64):
+        return ctypes.c_double(float(value))
     raise TypeError(f"a kernel cannot take {type(value)}")
 
 

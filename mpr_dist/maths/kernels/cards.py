@@ -186,3 +186,22 @@ def symmetrise_on(device: Device, sums: Any, matrices: F64) -> Any:
     arguments = (sums, *sizes, device.put(matrices, np.float64), np.uint32(len(matrices)), out)
     device.launch(kernel("symmetrise", "symmetrise"), (-(-width // THREADS), edge, edge), arguments)
     return out
+
+
+def ring_means_on(device: Device, power: Any, ring_end: I64, n_images: int, least: float) -> Any:
+    """Smoothed means (rings,) float64 of powers (samples,) float64 on a card that were summed over images."""
+    rings = len(ring_end)
+    scratch, means = device.xp.empty(rings, np.float64), device.xp.empty(rings, np.float64)
+    sizes = np.uint32(rings), np.uint32(n_images), np.float64(least)
+    arguments = (power, device.put(ring_end, np.uint32), *sizes, scratch, means)
+    device.launch(kernel("shells", "ring_means"), (1,), arguments)
+    return means
+
+
+def shell_sums_on(device: Device, values: Any, shells: int) -> Any:
+    """(planes, shells, 2) float64: sums of values (edge, edge, width) on a card over shells, and numbers of cells."""
+    edge, _, width = values.shape
+    out = device.xp.empty((edge, shells, 2), np.float64)
+    sizes = np.uint32(edge), np.uint32(width), np.uint32(shells)
+    device.launch(kernel("shells", "shell_sums"), (-(-shells // THREADS), edge), (values, *sizes, out))
+    return out

@@ -15,7 +15,7 @@ from mpr_dist.arrays import open_device
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.dirt import fill_masked
-from mpr_dist.imaging.extract import extract_on, mean_of_rings, power_sums, prepare_tilt_image
+from mpr_dist.imaging.extract import extract_on, noise_of_rings, power_sums, prepare_tilt_image
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import kernel_tables, load_particle_images
 from mpr_dist.imaging.passes import compare_images, insert_images
@@ -58,7 +58,7 @@ def phases() -> Phases:
         "read images": (read_image, read_ahead),
         "rescale and filter tilts": (prepare_tilt_image, fill_masked),
         "extract": (extract_on,),
-        "whiten": (power_sums, mean_of_rings, load_particle_images),
+        "whiten": (power_sums, noise_of_rings, load_particle_images),
         "geometry and tables": (project, views, kernel_tables),
         FUSED: (compare_images,),
         "Jacobian": (Jacobian.series, Jacobian.pose, Linearisation.of),
