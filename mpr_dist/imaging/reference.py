@@ -47,7 +47,11 @@ def half_map_fsc(half1: F32, half2: F32, mask: F32, pixel_size_A: float, symmetr
 
 def species_fsc(half1: F32, half2: F32, mask: F32, species: Species) -> FscCurves:
     """FSC of the half-maps of a species with all of its symmetry."""
-    soft, copies = use_mask(mask, species.pixel_size_A), len(rotations(species.symmetry)) * species.asymmetric_units
+    return _fsc_under(half1, half2, use_mask(mask, species.pixel_size_A), species)
+
+
+def _fsc_under(half1: F32, half2: F32, soft: F32, species: Species) -> FscCurves:
+    copies = len(rotations(species.symmetry)) * species.asymmetric_units
     return masked_fsc(half1, half2, soft, species.pixel_size_A, copies=copies)
 
 
@@ -95,8 +99,8 @@ def prepare_reference(
     half1: F32, half2: F32, mask: F32, species: Species, share_below_A: float = 0.0, fraction: float = 1.0
 ) -> tuple[Reference, FscCurves]:
     """Reference of a species from its half-maps; ``fraction`` of the resolution range is used."""
-    curves = species_fsc(half1, half2, mask, species)
     soft = use_mask(mask, species.pixel_size_A)
+    curves = _fsc_under(half1, half2, soft, species)
     filtered = filter_halves(half1, half2, curves, share_below_A)
     grid = GRID_OVERSAMPLING * species.box_px
     volumes = np.stack([projector_volume(h * soft, grid) for h in filtered])

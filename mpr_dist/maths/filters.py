@@ -6,7 +6,7 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import ArrayLike, NDArray
 
-from mpr_dist.units import F32, F64
+from mpr_dist.units import F32, F64, Bool
 
 
 def raised_cosine(distance: ArrayLike, edge: float) -> F64:
@@ -34,8 +34,19 @@ def soft_mask(binary: NDArray[np.generic], extend_px: float, edge_px: float) -> 
     inside = np.asarray(binary) > 0
     if not inside.any():
         return np.zeros(inside.shape, np.float32)
-    distance = scipy.ndimage.distance_transform_edt(~inside)
-    return raised_cosine(distance - extend_px, edge_px).astype(np.float32)
+    # farther away it is zero, and a box is mostly empty
+    reach = max(int(np.ceil(extend_px + edge_px)), 0) + 1
+    near = tuple(_span(inside, axis, reach) for axis in range(inside.ndim))
+    out = np.zeros(inside.shape, np.float32)
+    distance = scipy.ndimage.distance_transform_edt(~inside[near])
+    out[near] = raised_cosine(distance - extend_px, edge_px)
+    return out
+
+
+def _span(inside: Bool, axis: int, reach: int) -> slice:
+    """Where along an axis anything is inside, and so many voxels beyond."""
+    found = np.flatnonzero(inside.any(axis=tuple(a for a in range(inside.ndim) if a != axis)))
+    return slice(max(int(found[0]) - reach, 0), int(found[-1]) + reach + 1)
 
 
 def low_pass(frequency: ArrayLike, cutoff: float, edge: float) -> F64:

@@ -33,6 +33,19 @@ def test_a_soft_mask_grows_then_falls():
     assert not soft_mask(np.zeros((8, 8, 8)), 3, 4).any()
 
 
+@pytest.mark.parametrize("share", [0.001, 0.02, 0.5])  # some touch the edges of the box, some lie alone in it
+def test_a_soft_mask_falls_with_the_distance_from_what_is_inside(share):
+    """Against distances to all inside voxels; beyond the edge it is zero, up to the rim of the box."""
+    rng = np.random.default_rng(5)
+    binary = rng.random((14, 17, 15)) < share
+    binary[tuple(rng.integers(binary.shape))] = True
+    places = np.stack(np.indices(binary.shape), -1).astype(float)
+    distance = np.linalg.norm(places[..., None, :] - places[binary], axis=-1).min(-1)
+    found = soft_mask(binary, 1.5, 3.0)
+    assert np.allclose(found, raised_cosine(distance - 1.5, 3.0), atol=1e-6)
+    assert found.dtype == np.float32
+
+
 def test_low_and_high_pass_share_everything_and_meet_at_the_cutoff():
     f = np.linspace(0, 0.5, 101)
     low = low_pass(f, 0.2, 0.1)
