@@ -28,6 +28,7 @@ Device = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Workers = Annotated[
     int | None,
     typer.Option(help="Worker processes [default: local: one per usable core, at most one per series; jobs: one job]."),

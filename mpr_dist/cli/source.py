@@ -9,7 +9,7 @@ import typer
 
 from mpr_dist.cli.alignment_options import aligned_stacks, alignment_request
 from mpr_dist.cli.grouped_help import GroupedHelp
-from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
+from mpr_dist.cli.options import AsJson, DryRun, PopulationDir, examples, group, say, tell_import
 from mpr_dist.cli.shared import with_options
 
 app = group("Tilt series: add those of a Warp or RELION-5 project, list them, leave them out.")
@@ -98,14 +98,14 @@ Name = Annotated[str, typer.Argument(metavar="SOURCE", help="Name of the source.
 
 
 @app.command(epilog=examples("mpr-dist source remove pop grid1"))
-def remove(directory: PopulationDir, source: Name) -> None:
+def remove(directory: PopulationDir, source: Name, dry_run: DryRun = False) -> None:
     """Leave a source, and the particles in its tilt series, out of everything that follows.
 
     No file is deleted, and finished iterations stay as they are; restore brings it back.
     """
     from mpr_dist.workflow.changing.remove import remove_source
 
-    say(remove_source(directory, source))
+    say(remove_source(directory, source, dry_run))
 
 
 @app.command(epilog=examples("mpr-dist source restore pop grid1"))

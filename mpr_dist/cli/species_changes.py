@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mpr_dist.cli.options import AsJson, PopulationDir, examples, say
+from mpr_dist.cli.options import AsJson, DryRun, PopulationDir, examples, say
 
 Name = Annotated[str, typer.Argument(metavar="SPECIES", help="Name of the species.")]
 NewName = Annotated[
@@ -73,6 +73,7 @@ def rotate(
     psi: Annotated[float, typer.Option(help="Degrees.")] = 0.0,
     new_name: NewName = None,
     keep: Keep = False,
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Turn the map of a species: half-maps, mask and all poses, so that every density stays where it is.
@@ -82,7 +83,7 @@ def rotate(
     """
     from mpr_dist.workflow.changing.species_changes import ChangeRequest, rotate_species
 
-    _tell(rotate_species(ChangeRequest(directory, species, new_name, keep), (rot, tilt, psi)), json)
+    _tell(rotate_species(ChangeRequest(directory, species, new_name, keep, dry_run), (rot, tilt, psi)), json)
 
 
 def shift(
@@ -97,6 +98,7 @@ def shift(
     ] = None,
     new_name: NewName = None,
     keep: Keep = False,
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Make another point of the map the centre of the species: half-maps, mask and all poses follow.
@@ -106,7 +108,7 @@ def shift(
     """
     from mpr_dist.workflow.changing.species_changes import ChangeRequest, shift_species
 
-    _tell(shift_species(ChangeRequest(directory, species, new_name, keep), (x, y, z), diameter), json)
+    _tell(shift_species(ChangeRequest(directory, species, new_name, keep, dry_run), (x, y, z), diameter), json)
 
 
 def expand_symmetry(
@@ -118,6 +120,7 @@ def expand_symmetry(
     ] = None,
     new_name: NewName = None,
     keep: Keep = False,
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Make every particle one for each of its symmetry-related copies, to look at their differences.
@@ -127,7 +130,7 @@ def expand_symmetry(
     from mpr_dist.workflow.changing.species_changes import ChangeRequest
     from mpr_dist.workflow.changing.species_changes import expand_symmetry as expand
 
-    _tell(expand(ChangeRequest(directory, species, new_name, keep), to, from_), json)
+    _tell(expand(ChangeRequest(directory, species, new_name, keep, dry_run), to, from_), json)
 
 
 def merge(
@@ -137,6 +140,7 @@ def merge(
     min_distance: MinDistance = None,
     new_name: NewName = None,
     keep: Keep = False,
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Put the particles of several species together. Box, pixel and symmetry must be the same.
@@ -147,7 +151,7 @@ def merge(
     from mpr_dist.workflow.changing.species_changes import ChangeRequest
     from mpr_dist.workflow.changing.species_selection import merge_species
 
-    _tell(merge_species(ChangeRequest(directory, species, new_name, keep), others, min_distance), json)
+    _tell(merge_species(ChangeRequest(directory, species, new_name, keep, dry_run), others, min_distance), json)
 
 
 def split(
@@ -159,13 +163,14 @@ def split(
         typer.Option("--new-name", help="First part of the new names, before the value [default: the old one]."),
     ] = None,
     keep: Keep = False,
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Split a species into one for every value of a column, such as the classes of a classification."""
     from mpr_dist.workflow.changing.species_changes import ChangeRequest
     from mpr_dist.workflow.changing.species_selection import split_species
 
-    _tell(split_species(ChangeRequest(directory, species, new_name, keep), by), json)
+    _tell(split_species(ChangeRequest(directory, species, new_name, keep, dry_run), by), json)
 
 
 def select(
@@ -179,7 +184,8 @@ def select(
         typer.Option(help="x=FROM:TO, y=... or z=..., A from the corner of the tomogram; an end may be left open."),
     ] = None,
     where: Annotated[
-        list[str] | None, typer.Option(help="COLUMN=VALUE (or != > >= < <=), on a column of the particle table.")
+        list[str] | None,
+        typer.Option(help="COLUMN=VALUE (or != > >= < <=), on a column of the table, RELION or Warp."),
     ] = None,
     min_score: Annotated[
         float | None, typer.Option(help="Only particles of at least this score: 1 is as good as the others, 0 noise.")
@@ -189,9 +195,9 @@ def select(
     ] = None,
     min_distance: MinDistance = None,
     invert: Annotated[bool, typer.Option("--invert", help="Keep the others instead.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be selected.")] = False,
     new_name: NewName = None,
     keep: Keep = False,
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Make a species of some of the particles: by score, series, region, or a column of the table. All must be met.
@@ -205,7 +211,7 @@ def select(
     asked = Selection(
         tuple(series or ()), tuple(region or ()), tuple(where or ()), min_score, best, min_distance, invert
     )
-    _tell(select_particles(ChangeRequest(directory, species, new_name, keep), asked, dry_run), json)
+    _tell(select_particles(ChangeRequest(directory, species, new_name, keep, dry_run), asked), json)
 
 
 def resample_trajectories(
@@ -214,6 +220,7 @@ def resample_trajectories(
     samples: Annotated[int, typer.Argument(metavar="SAMPLES", help="Temporal samples of every particle.")],
     new_name: NewName = None,
     keep: Keep = False,
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Give the trajectories of all particles another number of temporal samples.
@@ -223,7 +230,7 @@ def resample_trajectories(
     from mpr_dist.workflow.changing.species_changes import ChangeRequest
     from mpr_dist.workflow.changing.species_changes import resample_trajectories as resample
 
-    _tell(resample(ChangeRequest(directory, species, new_name, keep), samples), json)
+    _tell(resample(ChangeRequest(directory, species, new_name, keep, dry_run), samples), json)
 
 
 def update_mask(
@@ -244,11 +251,11 @@ def update_mask(
     say(update(MaskRequest(directory, species, mask, source, threshold, extend_px, sphere_diameter)))
 
 
-def remove(directory: PopulationDir, species: Name) -> None:
+def remove(directory: PopulationDir, species: Name, dry_run: DryRun = False) -> None:
     """Leave a species out of everything that follows. No file is deleted; restore brings it back."""
     from mpr_dist.workflow.changing.remove import remove_species
 
-    say(remove_species(directory, species))
+    say(remove_species(directory, species, dry_run))
 
 
 def restore(directory: PopulationDir, species: Name, new_name: NewName = None) -> None:

@@ -214,8 +214,8 @@ def test_selection_by_place_series_and_column(pop, digests):
     before = digests(pop)
     asked = Selection(series=("TS_01",), regions=(f"x={middle:.3f}:",), conditions=("rlnRandomSubset2=1",))
     with pytest.raises(InputError, match="no column rlnRandomSubset2"):
-        select_particles(ChangeRequest(pop, "phantom"), asked, dry_run=True)
-    told = select_particles(ChangeRequest(pop, "phantom"), Selection(series=("TS_01",)), dry_run=True)
+        select_particles(ChangeRequest(pop, "phantom", dry_run=True), asked)
+    told = select_particles(ChangeRequest(pop, "phantom", dry_run=True), Selection(series=("TS_01",)))
     assert "8 of 16 particles stay" in told.notes[0]
     assert digests(pop) == before
     expected = (np.array(old.names) == "TS_02") | (x < middle)
@@ -224,14 +224,14 @@ def test_selection_by_place_series_and_column(pop, digests):
     new = _state(pop, "some")
     np.testing.assert_allclose(new.particles.position_A, old.particles.position_A[expected], atol=1e-4)
     half = select_particles(
-        ChangeRequest(pop, "phantom"), Selection(conditions=("wrpRandomSubset>=1", "wrpAngleTilt1>60")), dry_run=True
+        ChangeRequest(pop, "phantom", dry_run=True), Selection(conditions=("wrpRandomSubset>=1", "wrpAngleTilt1>60"))
     )
     assert f"{int((old.particles.angles_deg[:, 0, 1] > 60).sum())} of 16" in half.notes[0]
     with pytest.raises(InputError, match="half-sets"):
         select_particles(ChangeRequest(pop, "phantom"), Selection(conditions=("wrpRandomSubset=1",)))
     for wrong in ("q=1:2", "x=1", "x=a:b"):
         with pytest.raises(InputError, match="--region"):
-            select_particles(ChangeRequest(pop, "phantom"), Selection(regions=(wrong,)), dry_run=True)
+            select_particles(ChangeRequest(pop, "phantom", dry_run=True), Selection(regions=(wrong,)))
 
 
 def test_selection_by_score_finds_the_particles_that_are_none(pop):

@@ -6,28 +6,38 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpr_dist.storage import population as storage
-from mpr_dist.workflow.changing.species_changes import new_name, publish_changed
+from mpr_dist.workflow.changing.species_changes import NOTHING_CHANGED, new_name, publish_changed
 from mpr_dist.workflow.state.create import opened
 from mpr_dist.workflow.state.species_state import read_species
 
 
-def remove_species(path: Path, name: str) -> list[str]:
-    """Leave a species out of everything that follows. Raises PopulationError when there is none of this name."""
-    with opened(path) as population:
-        left = storage.without_species(population, name)
-        storage.save_population(left)
-        storage.forget_unfinished(left, (name,))
+def remove_species(path: Path, name: str, dry_run: bool = False) -> list[str]:
+    """Leave a species out of everything that follows. Raises PopulationError when there is none of this name.
+
+    dry_run: only say so.
+    """
+    if dry_run:
+        left = storage.without_species(storage.load_population(path), name)
+    else:
+        with opened(path) as population:
+            left = storage.without_species(population, name)
+            storage.save_population(left)
+            storage.forget_unfinished(left, (name,))
     return [
         f"species {name}: left out from now on; {len(left.species)} species stay. Its files and its maps in finished "
-        f"iterations stay, too: mpr-dist species restore {path} {name}"
+        f"iterations stay, too: mpr-dist species restore {path} {name}",
+        *([NOTHING_CHANGED] if dry_run else []),
     ]
 
 
-def remove_source(path: Path, name: str) -> list[str]:
-    """Leave a source and the particles in it out of everything that follows."""
-    with opened(path) as population:
-        left = storage.without_source(population, name)
-        storage.save_population(left)
+def remove_source(path: Path, name: str, dry_run: bool = False) -> list[str]:
+    """Leave a source and the particles in it out of everything that follows; dry_run: only say so."""
+    population = storage.load_population(path)
+    left = storage.without_source(population, name)
+    if not dry_run:
+        with opened(path) as population:
+            left = storage.without_source(population, name)
+            storage.save_population(left)
     lost = sum(population.particles_in(entry.name) for _, entry in population.series)
     lost -= sum(left.particles_in(entry.name) for _, entry in left.series)
     lines = [
@@ -37,7 +47,7 @@ def remove_source(path: Path, name: str) -> list[str]:
     lines += [f"  species {one.name}: has no particles left" for one in left.species if not one.particles]
     if population.iteration > 0:
         lines.append("  Half-maps still hold these series; mpr-dist reconstruct makes them without.")
-    return lines
+    return [*lines, *([NOTHING_CHANGED] if dry_run else [])]
 
 
 def restore_source(path: Path, name: str) -> list[str]:

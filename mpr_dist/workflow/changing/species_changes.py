@@ -7,7 +7,8 @@ kept, because a particle that is in two species counts twice; its files stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.imaging.moved_maps import recentre_map, recentre_mask, turn_map, turn_mask
+from mpr_dist.imaging.reference import species_fsc
 from mpr_dist.maths.fourier import crop_or_pad_real
 from mpr_dist.maths.rotations import euler_to_matrix, rotation_z
 from mpr_dist.maths.symmetry import cosets, fixed_part, turned_group
@@ -23,12 +25,13 @@ from mpr_dist.model.population import Population
 from mpr_dist.model.pose_changes import expanded, recentred, turned
 from mpr_dist.model.settings import MOST_SAMPLES
 from mpr_dist.model.species import Helix, Species
-from mpr_dist.storage.population import forget_unfinished, without_species
+from mpr_dist.storage.population import forget_unfinished, load_population, without_species
 from mpr_dist.units import F64
 from mpr_dist.workflow.state.create import check_name, check_new_name, opened
 from mpr_dist.workflow.state.science import finite
 from mpr_dist.workflow.state.species_state import SpeciesState, publish_species, read_species
 
+NOTHING_CHANGED = "Nothing was changed (--dry-run)."
 PARENT, COPY = "mprParentRow", "mprSymmetryCopy"
 
 Change = Callable[[SpeciesState], tuple[SpeciesState, tuple[str, ...]]]
@@ -41,12 +44,14 @@ class ChangeRequest:
     Attributes:
         name: of the species to begin with; new_name: of what it becomes, None: its name with a suffix.
         keep: go on refining the old one, too.
+        dry_run: only say what would become of it; nothing is written.
     """
 
     path: Path
     name: str
     new_name: str | None = None
     keep: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,16 @@ class Changed:
     @property
     def table(self) -> dict[str, Any]:
         return {"species": self.species, "notes": list(self.notes)}
+
+
+@contextmanager
+def opened_for(request: ChangeRequest) -> Iterator[Population]:
+    """The population, locked unless nothing will be written."""
+    if request.dry_run:
+        yield load_population(request.path)
+        return
+    with opened(request.path) as population:
+        yield population
 
 
 def rotate_species(request: ChangeRequest, angles_deg: Sequence[float]) -> Changed:
@@ -165,24 +180,35 @@ def resample_trajectories(request: ChangeRequest, samples: int) -> Changed:
 
 def change_species(request: ChangeRequest, suffix: str, change: Change) -> Changed:
     """Read a species, change it, and publish what it became beside it."""
-    with opened(request.path) as population:
+    with opened_for(request) as population:
         state = read_species(population, request.name)
         name = new_name(population, request.new_name, f"{request.name}-{suffix}")
         moved, notes = change(state)
         moved = replace(moved, species=replace(moved.species, name=name))
-        return publish_changed(population, (moved,), () if request.keep else (request.name,), notes)
+        removed = () if request.keep else (request.name,)
+        return publish_changed(population, (moved,), removed, notes, request.dry_run)
 
 
 def publish_changed(
-    population: Population, states: Sequence[SpeciesState], removed: Sequence[str], notes: Sequence[str]
+    population: Population,
+    states: Sequence[SpeciesState],
+    removed: Sequence[str],
+    notes: Sequence[str],
+    dry_run: bool = False,
 ) -> Changed:
-    """Publish new species; those that they replace are removed together with the last of them."""
+    """Publish new species; those that they replace are removed together with the last of them.
+
+    dry_run: only say what they would be.
+    """
     found: dict[str, dict[str, Any]] = {}
     for state in states:
-        if state is states[-1] and removed:
-            population = without_species(population, *removed)
-        population, curves = publish_species(population, state)
         species = state.species
+        if dry_run:
+            curves = species_fsc(state.half1, state.half2, state.mask, species)
+        else:
+            if state is states[-1] and removed:
+                population = without_species(population, *removed)
+            population, curves = publish_species(population, state)
         found[species.name] = {
             "particles": len(state.names),
             "series": len(set(state.names)),
@@ -191,6 +217,8 @@ def publish_changed(
             "pixel_size_A": species.pixel_size_A,
             "resolution_A": finite(curves.resolution_A),
         }
+    if dry_run:
+        return Changed(found, (*notes, *_consequences(population, list(found), removed), NOTHING_CHANGED))
     forget_unfinished(population, removed)
     return Changed(found, (*notes, *_consequences(population, list(found), removed)))
 

@@ -17,10 +17,18 @@ from mpr_dist.errors import InputError
 from mpr_dist.imaging.fsc import first_shell_below, fsc
 from mpr_dist.imaging.reference import use_mask
 from mpr_dist.model.pose_changes import concatenated, renumbered, selected
-from mpr_dist.storage.particle_columns import Columns, list_of
+from mpr_dist.storage.particle_columns import Columns, list_of, series_key
 from mpr_dist.storage.population import load_population
 from mpr_dist.units import F32, Bool
-from mpr_dist.workflow.changing.species_changes import Changed, ChangeRequest, new_name, publish_changed
+from mpr_dist.workflow.changing.particle_words import NAMES_OF_SERIES, column_named, described
+from mpr_dist.workflow.changing.species_changes import (
+    NOTHING_CHANGED,
+    Changed,
+    ChangeRequest,
+    new_name,
+    opened_for,
+    publish_changed,
+)
 from mpr_dist.workflow.series.scoring import particle_scores
 from mpr_dist.workflow.state.create import opened
 from mpr_dist.workflow.state.species_state import SpeciesState, read_species
@@ -33,7 +41,7 @@ SAME = 0.1
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, ">": operator.gt, "<": operator.lt, "=": operator.eq,
 }  # fmt: skip
-_CONDITION = re.compile(r"\s*([A-Za-z]\w*)\s*(>=|<=|!=|>|<|=)\s*(\S+)\s*")
+_CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|!=|>|<|=)\s*(\S+)\s*")
 _REGION = re.compile(r"\s*([xyz])\s*=\s*(-?[0-9.]*)\s*:\s*(-?[0-9.]*)\s*", re.IGNORECASE)
 
 
@@ -71,17 +79,17 @@ class Selection:
         return self.min_score is not None or self.best is not None
 
 
-def select_particles(request: ChangeRequest, asked: Selection, dry_run: bool = False) -> Changed:
-    """A species of those particles of another that meet ``asked``; with ``dry_run`` nothing is written.
+def select_particles(request: ChangeRequest, asked: Selection) -> Changed:
+    """A species of those particles of another that meet ``asked``.
 
     Raises:
         InputError: nothing, or only one half-set, would be left; a name, column or region is not understood.
     """
-    if dry_run:
+    if request.dry_run:
         population = load_population(request.path)
         state = read_species(population, request.name)
         state, keep = _chosen(request, state, asked)
-        return Changed({}, (*_counts(state, keep), "Nothing was changed (--dry-run)."))
+        return Changed({}, (*_counts(state, keep), NOTHING_CHANGED))
     with opened(request.path) as population:
         state, keep = _chosen(request, read_species(population, request.name), asked)
         name = new_name(population, request.new_name, f"{request.name}-selected")
@@ -92,7 +100,7 @@ def select_particles(request: ChangeRequest, asked: Selection, dry_run: bool = F
 
 def split_species(request: ChangeRequest, by: str) -> Changed:
     """A species for every value that a column of the particle table has, or for every "series" or "source"."""
-    with opened(request.path) as population:
+    with opened_for(request) as population:
         state = read_species(population, request.name)
         source_of = {entry.name: source.name for source, entry in population.series}
         values = _values(state, by, source_of)
@@ -107,7 +115,7 @@ def split_species(request: ChangeRequest, by: str) -> Changed:
             name = new_name(population, None, f"{request.new_name or request.name}-{_word(value)}")
             parts.append(subset(state, np.array([one == value for one in values]), name))
         removed = () if request.keep else (request.name,)
-        return publish_changed(population, parts, removed, _maps_of_all(request.name))
+        return publish_changed(population, parts, removed, _maps_of_all(request.name), request.dry_run)
 
 
 def merge_species(request: ChangeRequest, others: Sequence[str], min_distance_A: float | None = None) -> Changed:
@@ -121,12 +129,13 @@ def merge_species(request: ChangeRequest, others: Sequence[str], min_distance_A:
     names = (request.name, *others)
     if len(set(names)) != len(names) or len(names) < 2:
         raise InputError(f"merge: needs two or more different species, got {', '.join(names)}")
-    with opened(request.path) as population:
+    with opened_for(request) as population:
         states = [read_species(population, name) for name in names]
         merged, notes = merged_states(states, min_distance_A)
         name = new_name(population, request.new_name, f"{request.name}-merged")
         merged = replace(merged, species=replace(merged.species, name=name))
-        return publish_changed(population, (merged,), () if request.keep else names, notes)
+        removed = () if request.keep else names
+        return publish_changed(population, (merged,), removed, notes, request.dry_run)
 
 
 def merged_states(
@@ -229,22 +238,18 @@ def _meets(state: SpeciesState, path: Path, text: str) -> Bool:
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise InputError(f"--where {text!r} is not understood; expected COLUMN=VALUE, COLUMN>=VALUE ...")
-    column, sign, value = match[1], match[2], match[3]
-    _need_column(state, column)
+    table, sign, value = described(state), match[2], match[3]
+    column = column_named(state, table, match[1])
     compare = _COMPARE[sign]
+    if column in NAMES_OF_SERIES and sign in ("=", "!="):
+        return np.array([compare(name, series_key(value)) for name in state.names])
     try:
         number = float(value)
     except ValueError:
         if sign not in ("=", "!="):
             raise InputError(f"--where {text!r}: {value!r} is no number, so it can only be equal or not") from None
-        return np.array([compare(str(one).strip(), value) for one in state.columns[column]])
-    return np.asarray(compare(Columns(path, state.columns).numbers(column)[:, 0], number))
-
-
-def _need_column(state: SpeciesState, column: str) -> None:
-    if column not in state.columns:
-        there = ", ".join(str(name) for name in state.columns)
-        raise InputError(f"species {state.species.name}: its table has no column {column}; it has {there}")
+        return np.array([compare(str(one).strip(), value) for one in table[column]])
+    return np.asarray(compare(Columns(path, table).numbers(column)[:, 0], number))
 
 
 def _values(state: SpeciesState, by: str, source_of: Mapping[str, str]) -> list[str]:
@@ -252,8 +257,8 @@ def _values(state: SpeciesState, by: str, source_of: Mapping[str, str]) -> list[
         return list(state.names)
     if by == "source":
         return [source_of[name] for name in state.names]
-    _need_column(state, by)
-    return [str(value).strip() for value in state.columns[by]]
+    table = described(state)
+    return [str(value).strip() for value in table[column_named(state, table, by)]]
 
 
 def _word(value: str) -> str:
