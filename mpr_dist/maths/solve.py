@@ -21,16 +21,28 @@ from mpr_dist.units import F64
 @dataclass(frozen=True, eq=False)
 class NormalEquations:
     """Attributes:
-    s: (n, n) symmetric; b: (n, points, k); p: (points, k, k); g: (n,); h: (points, k). On the host.
-    device: what they are solved with.
+    s: (n, n) symmetric; b: (n, points, k); p: (points, k, k); g: (n,); h: (points, k).
+    device: what they are solved with; where: the device that has the arrays, that one or the host.
     """
 
-    s: F64
-    b: F64
-    p: F64
-    g: F64
-    h: F64
+    s: Any
+    b: Any
+    p: Any
+    g: Any
+    h: Any
     device: Device = HOST
+    where: Device = HOST
+
+    @property
+    def arrays(self) -> tuple[Any, Any, Any, Any, Any]:
+        return self.s, self.b, self.p, self.g, self.h
+
+    def on_host(self) -> NormalEquations:
+        """The same with the arrays on the host; still solved with the device."""
+        if self.where is HOST:
+            return self
+        s, b, p, g, h = (self.where.take(each) for each in self.arrays)
+        return NormalEquations(s, b, p, g, h, self.device)
 
 
 def solve(equations: NormalEquations, damping: float = 0.0) -> tuple[F64, F64]:
@@ -39,7 +51,9 @@ def solve(equations: NormalEquations, damping: float = 0.0) -> tuple[F64, F64]:
 
 
 def _there(equations: NormalEquations, device: Device) -> tuple[Any, ...]:
-    return tuple(device.put(each) for each in (equations.s, equations.b, equations.p, equations.g, equations.h))
+    if equations.where is not device:
+        equations = equations.on_host()
+    return tuple(device.put(each) for each in equations.arrays)
 
 
 def _solved(equations: NormalEquations, damping: float, device: Device) -> tuple[F64, F64]:

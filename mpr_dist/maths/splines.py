@@ -14,6 +14,9 @@ from scipy.interpolate import CubicSpline
 
 from mpr_dist.units import F64
 
+# from so many on, points at the same place are worth looking for
+MANY_NODES = 16
+
 
 @lru_cache(maxsize=256)
 def _cardinal(n: int, margin: float) -> CubicSpline:
@@ -36,7 +39,11 @@ def natural_weights(n: int, x: ArrayLike, margin: float = 0.0, derivative: int =
         if derivative:
             return np.tile([-1.0 / span, 1.0 / span], (x.size, 1))
         return np.stack([1.0 - t, t], 1)
-    return np.asarray(_cardinal(n, margin)(x, nu=derivative))
+    if n < MANY_NODES:
+        return np.asarray(_cardinal(n, margin)(x, nu=derivative))
+    # a node per tilt: all particles of a tilt are at the same place
+    places, which = np.unique(x, return_inverse=True)
+    return np.asarray(_cardinal(n, margin)(places, nu=derivative)[which])
 
 
 def cubic_grid(

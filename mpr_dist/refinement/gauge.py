@@ -54,7 +54,7 @@ def directions(own: Evaluation, layout: Layout, prior: Precision, state: State) 
 
 
 def _determined(own: Evaluation, prior: Precision, state: State, step: F64, poses: F64) -> float:
-    e = own.equations
+    e = own.equations.on_host()
     whole = float(step @ e.s @ step)
     held = float(step @ prior.series @ step)
     if e.p.size:

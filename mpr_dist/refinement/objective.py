@@ -8,6 +8,7 @@ and its Gauss-Newton matrix is the Fisher information. Priors are Gaussian; the 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,9 @@ from mpr_dist.refinement.occam import Occam
 from mpr_dist.refinement.priors import Precision
 from mpr_dist.refinement.state import AS_ITS_TILT, POSE_SIZE, State, Strength, offset_derivative, pose_offsets
 from mpr_dist.units import A_PER_UM, F32, F64, I64
+
+# of a card's room: normal equations that stay there
+SHARE_OF_EQUATIONS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,12 +194,12 @@ def evaluation_of(
     equations, by_species, pose_information = there_or_here(
         data[0].images.device, lambda device: _assemble(scale, passes, jacobians, layout, device)
     )
-    offset = layout.values(state) - layout.values(origin)
-    equations, log_prior = _add_prior(equations, offset, prior)
-    log_prior += _add_occam(equations, state, layout, occam)
-    if layout.poses:
-        equations, of_poses = _add_pose_prior(equations, state, origin, layout, prior)
-        log_prior += of_poses
+    equations, log_prior = there_or_here(
+        equations.where,
+        lambda device: _with_priors(
+            equations if device is equations.where else equations.on_host(), state, origin, layout, prior, occam
+        ),
+    )
     return Evaluation(
         likelihood,
         likelihood + log_prior,
@@ -218,15 +222,29 @@ def _steepness(passes: list[Products]) -> F64:
     return np.divide(2 * above, below, out=np.zeros_like(above), where=below > 0)
 
 
+def _with_priors(
+    equations: NormalEquations, state: State, origin: State, layout: Layout, prior: Precision, occam: Occam | None
+) -> tuple[NormalEquations, float]:
+    """What the images say and what is known beforehand, as new equations in the same place; log of the prior."""
+    offset = layout.values(state) - layout.values(origin)
+    equations, log_prior = _add_prior(equations, offset, prior)
+    log_prior += _add_occam(equations, state, layout, occam)
+    if layout.poses:
+        equations, of_poses = _add_pose_prior(equations, state, origin, layout, prior)
+        log_prior += of_poses
+    return equations, log_prior
+
+
 def _add_occam(equations: NormalEquations, state: State, layout: Layout, occam: Occam | None) -> float:
     if occam is None:
         return 0.0
     value, slope, curvature = occam.at(state)
     by_parameter = occam.slopes(layout)
     columns = np.flatnonzero(by_parameter.any(axis=0))
-    moved = by_parameter[:, columns]
-    equations.g[columns] += slope @ moved
-    equations.s[np.ix_(columns, columns)] += (moved.T * curvature) @ moved
+    moved, put = by_parameter[:, columns], equations.where.put
+    there = put(columns)
+    equations.g[there] += put(slope @ moved)
+    equations.s[equations.where.xp.ix_(there, there)] += put((moved.T * curvature) @ moved)
     return value
 
 
@@ -243,7 +261,7 @@ def occam_at(state: State, evaluation: Evaluation, layout: Layout) -> Occam:
 
 def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
     """(tilts,) how many geometric parameters the images of each tilt determine: trace(covariance x its information)."""
-    e = evaluation.equations
+    e = evaluation.equations.on_host()
     geometric = np.ones(layout.n_series, bool)
     for each in layout.classes:
         geometric[layout.slices[each.name]] = not each.is_amplitude
@@ -266,22 +284,25 @@ def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
 
 
 def _add_prior(equations: NormalEquations, offset: F64, prior: Precision) -> tuple[NormalEquations, float]:
-    pull = prior.series @ offset
-    e = equations
-    return replace(e, s=e.s + prior.series, g=e.g - pull), -0.5 * float(offset @ pull)
+    e, device = equations, equations.where
+    kept = device.resident(prior.series)
+    held = device.put(prior.series) if kept is None else kept
+    pull = held @ device.put(offset)
+    return replace(e, s=e.s + held, g=e.g - pull), -0.5 * float(offset @ device.take(pull))
 
 
 def _add_pose_prior(
     equations: NormalEquations, state: State, origin: State, layout: Layout, prior: Precision
 ) -> tuple[NormalEquations, float]:
-    p, h, value, start = equations.p.copy(), equations.h.copy(), 0.0, 0
+    p, h, put = equations.p.copy(), equations.h.copy(), equations.where.put
+    value, start = 0.0, 0
     for now, then, precision in zip(state.particles, origin.particles, prior.poses, strict=True):
         part = slice(start, start + len(now))
         offset = pose_offsets(now, then, layout.samples)
         by_step = offset_derivative(offset)
         pull = offset @ precision
-        p[part] += np.swapaxes(by_step, 1, 2) @ precision @ by_step
-        h[part] -= np.einsum("pij,pi->pj", by_step, pull)
+        p[part] += put(np.swapaxes(by_step, 1, 2) @ precision @ by_step)
+        h[part] -= put(np.einsum("pij,pi->pj", by_step, pull))
         value -= 0.5 * float((pull * offset).sum())
         start += len(now)
     return replace(equations, p=p, h=h), value
@@ -299,7 +320,7 @@ def _assemble(
     n_points = sum(product.xm.shape[0] for product in passes) if layout.poses else 0
     shapes = (n, n), (n, n_points, k), (n_points, k, k), (n,), (n_points, k)
     s, b, p, g, h = (xp.zeros(shape) for shape in shapes)
-    out = NormalEquations(s, b, p, g, h, device)
+    out = NormalEquations(s, b, p, g, h, device, where=device)
     by_species = []
     by_pose = xp.zeros((layout.n_tilts, n_points, k, k))
     start = 0
@@ -311,9 +332,20 @@ def _assemble(
             _add_tilt(out, t, points, gradient, information, jac, by_tilt[t], by_pose[t])
         by_species.append(by_tilt)
         start += product.xm.shape[0]
-    s, b, p, g, h = (take(each) for each in (out.s, out.b, by_pose.sum(0), out.g, out.h))
-    of_species = tuple(tuple(take(each) for each in by_tilt) for by_tilt in by_species)
-    return NormalEquations(s, b, p, g, h, device), of_species, take(by_pose)
+    out = replace(out, p=by_pose.sum(0))
+    # those of a step and of the next one stay where they were made, if most of the room is left to images
+    if sum(each.nbytes for each in out.arrays) > SHARE_OF_EQUATIONS * device.room_bytes():
+        out = out.on_host()
+    return out, tuple(_on_host(by_tilt, device) for by_tilt in by_species), take(by_pose)
+
+
+def _on_host(blocks: tuple[Any, ...], device: Device) -> tuple[F64, ...]:
+    """Square blocks, fetched from a card at once."""
+    if not device.is_card:
+        return blocks
+    ends = np.cumsum([each.size for each in blocks])
+    flat = device.take(device.xp.concatenate([each.ravel() for each in blocks]))
+    return tuple(f.reshape(each.shape) for f, each in zip(np.split(flat, ends[:-1]), blocks, strict=True))
 
 
 def local_equations(product: Products, s: float, t: int) -> tuple[F64, F64]:

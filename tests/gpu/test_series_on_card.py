@@ -19,8 +19,11 @@ from mpr_dist.imaging.image_store import CardStream, CardValues, ImageRoom
 from mpr_dist.imaging.particle_images import TiltImage, load_particle_images
 from mpr_dist.imaging.reconstruct import accumulator_shape, backproject, fourier_sums, solve_map
 from mpr_dist.maths.fourier import shell_sums, to_fourier
+from mpr_dist.maths.solve import covariance, solve
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.refinement.objective import products
+from mpr_dist.refinement.layout import Layout
+from mpr_dist.refinement.objective import evaluation_of, products
+from mpr_dist.refinement.priors import precision
 from mpr_dist.refinement.state import pose_offsets
 from mpr_dist.refinement.step import refine_series
 from mpr_dist.workflow.checking.self_test import failed_parts
@@ -81,6 +84,38 @@ def test_a_refined_series_is_that_of_the_host(card, drawn):
     np.testing.assert_allclose(there.sigmas.series_covariance.diagonal(), sigma**2, rtol=0.02)  # variances
     assert there.passes == here.passes
     assert there.objective[1] == pytest.approx(here.objective[1], rel=1e-4)
+
+
+def test_normal_equations_stay_on_the_card(card, drawn):
+    """Made, with their priors, and solved there: as on the host to float64 rounding, if there is room."""
+    layout = Layout.of(drawn.settings, drawn.start.series, 1)
+    state = layout.shaped(drawn.start)
+    prior = precision(layout, state.series, state.particles, drawn.settings.priors)
+    moved = layout.advanced(state, np.full(layout.n_series, 1e-3), [np.full((8, layout.pose_size), 1e-3)])
+    passes = [products(moved.series, moved.particles[0], drawn.data, layout)]
+    found = []
+    for where, room in ((HOST, None), (card, None), (card, 1 << 12)):
+        if room is not None and card.name == "shim":
+            card.room = room
+        data = (
+            replace(drawn.data, images=replace(drawn.data.images, values=CardStream(drawn.data.images.values, card))),
+        )
+        of = evaluation_of(passes, moved, state, layout, prior, data if where is card else (drawn.data,), None)
+        if card.name == "shim" or room is None:
+            assert of.equations.where is (where if room is None else HOST)
+        found.append((of, solve(of.equations, 1e-3), covariance(of.equations)))
+    here, steps, spread = found[0]
+    for there, there_steps, there_spread in found[1:]:
+        assert there.objective == pytest.approx(here.objective, rel=1e-12)
+        for one, other in zip(here.equations.arrays, there.equations.on_host().arrays, strict=True):
+            assert isinstance(other, np.ndarray)
+            np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-9 * np.abs(one).max())
+        for one, other in zip(here.series_information, there.series_information, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-9 * np.abs(one).max())
+        np.testing.assert_allclose(there.pose_information, here.pose_information, rtol=1e-9)
+        # rounding times the condition number, which priors keep below some 1e6
+        for one, other in zip((*steps, spread.s), (*there_steps, there_spread.s), strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-7 * np.abs(one).max())
 
 
 def test_two_refinements_on_a_card_have_the_same_bits(card, drawn):
