@@ -151,6 +151,8 @@ class Card(AnyCard):
         super().release()
         self.xp.fft.config.get_plan_cache().clear()
         self._pool.free_all_blocks()
+        # memory of the host, through which arrays go to the card
+        self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
     def wait(self) -> None:
         self.xp.cuda.Device().synchronize()

@@ -273,13 +273,14 @@ def solve_map(sums: FourierSums, species: Species, ssnr: F64 | None = None, floo
 
 def _correct(volume: Any, species: Species, n: int, device: Device) -> F32:
     """Cut the box, divide by the window of trilinear insertion, soft sphere at the box edge, units of the map."""
-    b = species.box_px
+    b, xp = species.box_px, device.xp
     lo = n // 2 - b // 2
-    cut = device.take(volume[lo : lo + b, lo : lo + b, lo : lo + b])
+    cut = volume[lo : lo + b, lo : lo + b, lo : lo + b]
     x = np.arange(b) - b // 2
-    window = np.sinc(x / n) ** 2
+    window, squared = device.put(np.sinc(x / n) ** 2), device.put(x**2.0)
     cut = cut / (window[:, None, None] * window[None, :, None] * window[None, None])
-    r = np.sqrt(x[:, None, None] ** 2.0 + x[None, :, None] ** 2.0 + x[None, None] ** 2.0)
-    edge = np.clip((r - (b / 2 - 6)) / 5, 0, 1)
+    r = xp.sqrt(squared[:, None, None] + squared[None, :, None] + squared[None, None])
+    edge = xp.clip((r - (b / 2 - 6)) / 5, 0, 1)
     # an image sample is (transform of the projection) / box_px
-    return np.asarray(cut * (0.5 + 0.5 * np.cos(np.pi * edge)) * b, np.float32)
+    cut = (cut * (0.5 + 0.5 * xp.cos(np.pi * edge)) * b).astype(np.float32)
+    return np.asarray(device.take(cut))

@@ -69,6 +69,11 @@ class Linearisation:
         return np.asarray(self.stage @ tilt_matrices(self.series))
 
     @cached_property
+    def views(self) -> F64:
+        """(particles, tilts, 3, 3) rotation from the reference to the image frame."""
+        return np.asarray(self.to_image @ self.particles.rotations_at(self.series.dose_position))
+
+    @cached_property
     def carried_A(self) -> F64:
         """(particles, tilts, 3) positions from the volume centre, in the image frame, as the stage carries them."""
         centred = warped_positions(self.series, self.position_A)

@@ -74,16 +74,18 @@ def products(
     strength: Strength = AS_ITS_TILT,
     *,
     cross_half: bool = False,
+    at: Linearisation | None = None,
 ) -> Products:
     """One pass over the images of one species. cross_half compares with the other half-set's reference.
 
-    strength: of the species, beyond that of the tilts; part of the model at scale 1.
+    strength: of the species, beyond that of the tilts; part of the model at scale 1. at: the geometry, where it is
+    known; for a species with frozen optics it is another one.
 
     The layout says which derivatives are taken besides the basic seven; None: no others.
     """
     if data.frozen is not None:
-        series = replace(series, optics=data.frozen)
-    projection = project(series, particles)
+        series, at = replace(series, optics=data.frozen), None
+    projection = at.projection if at else project(series, particles)
     tables: KernelTables = kernel_tables(series, data.species, data.images, data.reference.grid_px, particles)
     half = particles.half.astype(np.int64) - 1
     samples = data.images.samples
@@ -97,7 +99,7 @@ def products(
         weight = (weight * np.exp(strength[0] + strength[1] * tables.tables[Q2_4])).astype(np.float32)
     seen = Seen(
         data.images.active,
-        views(series, particles).astype(np.float32),
+        (at.views if at else views(series, particles)).astype(np.float32),
         (A_PER_UM * projection.defocus_um).astype(np.float32),
         tables.astig,
         tables.fixed,
@@ -166,11 +168,12 @@ def evaluate(
     cross_half: bool = False,
 ) -> Evaluation:
     """Value, gradient and normal matrix at a state; one pass over the images. origin: the prior's centre."""
-    pairs = tuple(zip(state.particles, data, strict=True))
+    at = tuple(Linearisation.of(state.series, p, i) for i, p in enumerate(state.particles))
     passes = [
-        products(state.series, p, d, layout, state.strength(i), cross_half=cross_half) for i, (p, d) in enumerate(pairs)
+        products(state.series, each.particles, d, layout, state.strength(i), cross_half=cross_half, at=each)
+        for i, (each, d) in enumerate(zip(at, data, strict=True))
     ]
-    return evaluation_of(passes, state, origin, layout, prior, data, occam)
+    return evaluation_of(passes, state, origin, layout, prior, data, occam, at)
 
 
 def evaluation_of(
@@ -181,12 +184,11 @@ def evaluation_of(
     prior: Precision,
     data: tuple[SpeciesData, ...],
     occam: Occam | None,
+    at: tuple[Linearisation, ...] = (),
 ) -> Evaluation:
-    """The same from products that were taken before, with the local parameters of the layout."""
-    pairs = tuple(zip(state.particles, data, strict=True))
-    jacobians = [
-        Jacobian(Linearisation.of(state.series, p, i), layout, d.frozen is None) for i, (p, d) in enumerate(pairs)
-    ]
+    """The same from products that were taken before, with the local parameters of the layout; at: as in them."""
+    at = at or tuple(Linearisation.of(state.series, p, i) for i, p in enumerate(state.particles))
+    jacobians = [Jacobian(each, layout, d.frozen is None) for each, d in zip(at, data, strict=True)]
     scale = np.exp(state.log_scale)
     xm = sum((product.xm.sum(0) for product in passes), np.zeros(layout.n_tilts))
     mm = sum((product.mm.sum(0) for product in passes), np.zeros(layout.n_tilts))

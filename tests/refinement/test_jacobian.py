@@ -131,3 +131,12 @@ def test_no_particles_no_rows():
     found = jacobian_of(state, FULL)
     assert found.series(0).shape == (0, FULL.n_local, len(FULL.tilt_columns[0]))
     assert found.pose(0).shape == (0, FULL.n_local, FULL.pose_size)
+
+
+@pytest.mark.parametrize("is_rigid", [False, True])
+def test_a_linearisation_sees_particles_as_the_images_do(is_rigid):
+    """Places and views of the pass over the images are taken from it: the same bits as without."""
+    series, particles = a_series(is_stage_rigid=is_rigid), some_particles(samples=SAMPLES)
+    at = Linearisation.of(series, particles)
+    np.testing.assert_array_equal(at.views, views(series, particles))
+    np.testing.assert_array_equal(at.projection.xy_A, project(series, particles).xy_A)
