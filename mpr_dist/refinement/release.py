@@ -34,6 +34,9 @@ ENOUGH_OF_VOLUME_WARP = 0.5
 RUNGS = (1, 2, 3, 4, 5, 6, 8)
 # a prior holds what single particles would pull at, but its form is a guess: two of them share a node at least
 PARTICLES_PER_NODE = 2
+# but the plainest warp that varies over the image at all (shift, turn, stretch) needs no more particles than nodes:
+# the same shift for all of an image would leave what varies to the particles, which cannot follow the tilts
+PLAIN_NODES = 4
 # parameters of all image warps of a series: more would take hours to solve for, whatever the images say
 MOST_NODES = 5000
 VOLUME_WARPS = ((2, 2, 1, 4), (3, 3, 1, 6))
@@ -125,10 +128,10 @@ def _rungs(asked: RefineSettings, tilts: int, particles: int, image_size: F64) -
     if not _may(asked, "image_warp"):
         return ()
     width, height = (max(float(n), 1.0) for n in image_size)
-    found = []
+    found, most = [], max(particles // PARTICLES_PER_NODE, min(particles, PLAIN_NODES), 1)
     for rung in RUNGS:
         x, y = (max(1, round(rung * side / max(width, height))) for side in (width, height))
-        if x * y <= max(particles // PARTICLES_PER_NODE, 1) and 2 * tilts * x * y <= MOST_NODES:
+        if x * y <= most and 2 * tilts * x * y <= MOST_NODES:
             found.append((x, y))
     return tuple(dict.fromkeys(found))
 

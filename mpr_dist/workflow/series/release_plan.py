@@ -54,8 +54,8 @@ def _of_auto(population: Population, settings: RefineSettings) -> tuple[str, ...
     ratio = np.sqrt(1 - ENOUGH)
     lines = [
         f"rule: a class is released in a series when its expected sigma, beside all others, is below {ratio:.2f} of",
-        f"its prior; image warps get as fine, up to a node per {PARTICLES_PER_NODE} particles; what was released stays",
-        f"optics wait for half-maps better than {OPTICS_A:g} A",
+        f"its prior; image warps get as fine, up to a node per {PARTICLES_PER_NODE} particles, or 2x2 with fewer;",
+        f"what was released stays; optics wait for half-maps better than {OPTICS_A:g} A",
     ]
     if not population.series or not population.species:
         return tuple(lines)
