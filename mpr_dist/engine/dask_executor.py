@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -184,7 +185,7 @@ def thread_environment(threads: int) -> dict[str, str]:
 
 
 def ignore_interrupt() -> Any:
-    """A plugin for workers of our own on this machine."""
+    """A plugin for workers of our own on this machine, which also keep to their threads."""
     from distributed import WorkerPlugin
 
     class IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
@@ -195,6 +196,8 @@ def ignore_interrupt() -> Any:
         def setup(self, worker: Any) -> None:
             if worker.nanny is not None:  # in a process of its own, in that process's main thread
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
+                if "numba" in sys.modules:  # by the user's script, before the environment was there: see it now
+                    sys.modules["numba"].config.reload_config()
 
     return IgnoreInterrupt()
 
