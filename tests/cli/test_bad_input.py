@@ -188,7 +188,7 @@ def test_unmatched_can_be_left_out(own_project, add_source, add_species):
     result = add_species(own_project, "--ignore-unmatched")
     assert result.code == 0
     assert "7 particles in 1 tilt series" in result.out
-    assert "Dropped: 1 particles (they lie in series that this population does not have: other)" in result.out
+    assert "Dropped: 1 particle (they lie in series that this population does not have: other)" in result.out
     halves = read_blocks(own_project / "relion" / "run_data.star")["particles"]["rlnRandomSubset"][1:]
     first, second = ((halves == half).sum() for half in (1, 2))
     assert f"Half-sets of the particles that stay: {first} and {second}." in result.out

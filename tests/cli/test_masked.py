@@ -26,7 +26,7 @@ def test_what_a_mask_covers_does_not_matter(own_project, mpr, add_source, add_sp
         write_volume(average, np.where(covered & (dirt > 0), dirt, image).astype(np.float32), 4.0)
         pop = tmp_path / "pop"
         added = add_source(own_project)
-        assert "Masks: 1 tilts of 1 series have dirt masked" in added.out
+        assert "Masks: 1 tilt of 1 series have dirt masked" in added.out
         assert add_species(own_project).code == 0
         done = mpr("refine", pop, "--iterations", 1, "--particles", "--defocus", "--engine", "inline")
         assert done.code == 0, done.err

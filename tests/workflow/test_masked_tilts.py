@@ -47,7 +47,7 @@ def test_masked_tilts_are_counted(own_project, pop):
     assert "Masks: 3 tilts of 1 series have dirt masked, which is filled in." in lines[1]
     few = create_population(pop.parent / "few", "test").path
     lines = add_warp_source(few, request(own_project, max_tilts=1)).lines  # tilt 3, of zero dose
-    assert "Masks: 1 tilts of 1 series have dirt masked, which is filled in." in lines[1]
+    assert "Masks: 1 tilt of 1 series have dirt masked, which is filled in." in lines[1]
 
 
 def test_without_masks_nothing_is_said(own_project, pop):

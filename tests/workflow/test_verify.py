@@ -21,6 +21,7 @@ from mpr_dist.workflow.changing.species_changes import ChangeRequest, expand_sym
 from mpr_dist.workflow.checking.findings import Findings
 from mpr_dist.workflow.checking.verify import verify_population
 from mpr_dist.workflow.checking.verify_species import check_all_species
+from mpr_dist.workflow.reporting.iteration_report import write_report
 from mpr_dist.workflow.running.run import run
 from mpr_dist.workflow.series.physics import Physics
 from mpr_dist.workflow.simulation.import_simulated import import_simulated
@@ -201,6 +202,14 @@ def test_what_is_wrong_is_named_with_advice(pop, what):
     # a finished iteration that was edited is an error of its own
     errors = [finding for finding in findings.of("error") if "that were published there" not in finding.text]
     assert level == "error" or not errors, findings.lines
+
+
+def test_the_report_of_an_iteration_shows_the_species_it_had(pop):
+    """One that was removed since is there, one that was made later is not."""
+    expand_symmetry(ChangeRequest(pop, "phantom", "copies"), "C4")
+    report = write_report(load_population(pop), 1).read_text()
+    assert "phantom" in report
+    assert "copies" not in report
 
 
 def test_species_that_share_particles(pop):

@@ -14,6 +14,7 @@ from mpr_dist.cli.app import run as command
 from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.star import read_blocks, write_table
+from mpr_dist.workflow.changing.species_changes import ChangeRequest, expand_symmetry
 from mpr_dist.workflow.checking.findings import Findings
 from mpr_dist.workflow.checking.verify_images import SpeciesImages, tell_findings, verify_images
 from mpr_dist.workflow.simulation.import_simulated import import_simulated
@@ -80,6 +81,18 @@ def test_particles_that_are_elsewhere_are_told(pop):
     assert (looked.place, looked.halves) == ("not there", "undecided")
     (text,) = _findings((looked,))
     assert "16 particles in TS_01 agree with its map no better than noise does" in text
+
+
+def test_copies_of_an_expanded_species_count_as_one_particle(project, tmp_path):
+    """The half-maps have the symmetry that is expanded: every copy says the same once more, and nothing new."""
+    import_simulated(tmp_path / "pop", project, "small")
+    (before,) = verify_images(tmp_path / "pop")
+    expand_symmetry(ChangeRequest(tmp_path / "pop", "phantom"), "C1")
+    (after,) = verify_images(tmp_path / "pop")
+    assert after.particles == before.particles == 8
+    # slices are sampled at other places of the grid
+    assert after.place_sigmas == pytest.approx(before.place_sigmas, rel=0.02)
+    assert after.own_sigmas == pytest.approx(before.own_sigmas, rel=0.1)
 
 
 def test_particles_in_an_eighth_of_their_tomograms_are_told():

@@ -20,7 +20,10 @@ from mpr_dist.errors import MprError
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.refinement.objective import products
 from mpr_dist.storage.population import load_population
+from mpr_dist.storage.poses import BLOCK
+from mpr_dist.storage.star import read_blocks
 from mpr_dist.units import F64, I64
+from mpr_dist.workflow.changing.species_changes import PARENT
 from mpr_dist.workflow.checking.findings import WARNING, Findings
 from mpr_dist.workflow.series.scoring import Comparison, LoadedSeries
 
@@ -131,11 +134,12 @@ def _look(
 ) -> SpeciesImages:
     """Series after series, until both questions are answered."""
     seen: list[_Agreeing] = []
+    parents = _parents(comparison, species)
     now = SpeciesImages(species, why="no tilt shows any of its particles")
     for i, name in enumerate(names):
         with comparison.load(name, MOST_TILTS, MOST_PARTICLES, tell) as loaded:
             if loaded.data:
-                seen.append(_agreeing(loaded, species))
+                seen.append(_agreeing(loaded, species, parents))
                 now = _judged(species, tuple(names[: i + 1]), seen)
         if now.place == "there" and now.halves != "undecided":
             break
@@ -151,14 +155,25 @@ class _Agreeing:
     own: F64
 
 
-def _agreeing(loaded: LoadedSeries, species: str) -> _Agreeing:
+def _parents(comparison: Comparison, species: str) -> I64 | None:
+    """(particles of the table,) of which particle each is a copy, in a species that was expanded; None in others."""
+    (path,) = (one.table for one in comparison.inputs if one.name == species)
+    table = None if path is None else read_blocks(path).get(BLOCK)
+    return None if table is None or PARENT not in table else np.asarray(table[PARENT]).astype(np.int64)
+
+
+def _agreeing(loaded: LoadedSeries, species: str, parents: I64 | None) -> _Agreeing:
+    """Copies of one particle are of the same images: they count as one, by their sum."""
     particles, (data,) = loaded.state.particles[species], loaded.data
     series, seen = loaded.state.series, data.images.active.any(1)
     other, own = (
         (products(series, particles, data, cross_half=cross).xm * tilt_scales(series)).sum(1)[seen]
         for cross in (True, False)
     )
-    return _Agreeing(particles.half[seen].astype(np.int64), other, own)
+    row = particles.row[seen]
+    _, first, which = np.unique(row if parents is None else parents[row], return_index=True, return_inverse=True)
+    together = [np.asarray(np.bincount(which, each), np.float64) for each in (other, own)]
+    return _Agreeing(particles.half[seen][first].astype(np.int64), *together)
 
 
 def _judged(species: str, names: tuple[str, ...], seen: Sequence[_Agreeing]) -> SpeciesImages:

@@ -276,7 +276,8 @@ def _source(
         notes = (f"Tomograms of {' x '.join(f'{n:.2f}' for n in exact)} binned px were rounded to whole pixels.",)
     masked = [c.masked for c in kept if c.masked]
     if masked:
-        notes += (f"Masks: {sum(masked)} tilts of {len(masked)} series have dirt masked, which is filled in.",)
+        tilts = counted(sum(masked), "tilt")
+        notes += (f"Masks: {tilts} of {len(masked)} series have dirt masked, which is filled in.",)
     series = tuple(c.entry for c in kept)
     if request.movies is not None:
         notes += (_movies_found(request.movies, kept),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from mpr_dist.errors import InputError
 from mpr_dist.model.population import IterationFiles, Population, SpeciesFiles
 from mpr_dist.storage.mrc import read_volume
-from mpr_dist.storage.population import read_table
+from mpr_dist.storage.population import read_table, with_restored
 from mpr_dist.storage.publish import publish_text
 from mpr_dist.units import F32, F64
 from mpr_dist.workflow.reporting.report import CurveOfIteration, ReportData, SeriesReport, SpeciesReport, render_report
@@ -41,7 +42,7 @@ def write_report(population: Population, iteration: int | None = None) -> Path:
     if number < 1 or not files.settings.exists():
         what = f"iteration {number:03d}" if number > 0 else "the imported state (nothing was refined yet)"
         raise InputError(f"{population.path}: {what} has no report; run mpr-dist refine first")
-    publish_text(files.report, render_report(report_data(population, files)))
+    publish_text(files.report, render_report(report_data(_as_it_was(population, files), files)))
     return files.report
 
 
@@ -70,6 +71,15 @@ def report_data(population: Population, files: IterationFiles) -> ReportData:
         warnings=(*_about_hosts(found), *_warnings(refine, details, per_half)),
         facts=(*_about_movies(details), *_facts(files, population)),
     )
+
+
+def _as_it_was(population: Population, files: IterationFiles) -> Population:
+    """With the species that the iteration had: also those that were removed since, and none that was made later."""
+    for name in population.removed_species:
+        if files.species(name).result.exists():
+            population = with_restored(population, "species", name)
+    there = tuple(each for each in population.species if files.species(each.name).directory.exists())
+    return replace(population, species=there)
 
 
 def _per_half(files: IterationFiles, species: str) -> tuple[int, int]:
