@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from mpr_dist.arrays import HOST, Device
+from mpr_dist.imaging.extract import noise_of_rings
 from mpr_dist.imaging.image_store import CardValues
 from mpr_dist.imaging.particle_images import ParticleImages
 from mpr_dist.imaging.passes import compare_images, insert_images
+from mpr_dist.imaging.reconstruct import shell_means
 from mpr_dist.imaging.samples import box_samples
 from mpr_dist.maths.kernels.cards import Seen
 from mpr_dist.maths.kernels.compare import KX, KY, N_LOCAL, N_TABLES, QX, QY
@@ -25,7 +27,7 @@ SCALE = 2.0**28
 def failed_parts(device: Device = HOST) -> dict[str, str]:
     """What does not work, and how: empty when all is well. Exceptions of a card go through."""
     found = {"fused pass": _fused(device), "insertion": _inserted(device), "transforms": _transformed(device)}
-    found["solver"] = _solved(device)
+    found |= {"averages": _averaged(device), "solver": _solved(device)}
     return {name: text for name, text in found.items() if text}
 
 
@@ -89,6 +91,13 @@ def _transformed(device: Device) -> str:
     return "there and back is not the same" if np.abs(device.take(back) - values).max() > 1e-5 else ""
 
 
+def _averaged(device: Device) -> str:
+    samples, edge = box_samples(BOX, 1.0, 0.5), BOX + 3
+    noise = device.take(noise_of_rings(device, device.put(np.full(len(samples.kx), 6.0)), PARTICLES, samples))
+    means = shell_means(device.put(np.full((edge, edge, BOX // 2 + 2), 2.0)), BOX // 2, device)
+    return _off(noise, 6.0 / PARTICLES, "noise of rings") or _off(means, 2.0, "mean of shells")
+
+
 def _solved(device: Device) -> str:
     rng = np.random.default_rng(2)
     n, points, k = 6, 4, 3
@@ -104,7 +113,7 @@ def _solved(device: Device) -> str:
     return "the solution is not the one that was put in" if np.abs(found - x).max() > 1e-8 else ""
 
 
-def _off(found: np.ndarray, expected: np.ndarray, what: str) -> str:
+def _off(found: np.ndarray, expected: np.ndarray | float, what: str) -> str:
     """1e-5: sums of hundreds of float32 products."""
     error = float(np.max(np.abs(found / expected - 1)))
     return "" if error < 1e-5 else f"{what} is off by {error:.1g}"
