@@ -46,7 +46,7 @@ def everything(tmp_path_factory) -> tuple[SimulatedProject, Population]:
 
 
 def test_the_combined_case_ends_as_good_as_by_hand(everything):
-    """By hand all classes at once end at 0.9976 of the ceiling after 4 iterations (examples/benchmarks/auto.md)."""
+    """By hand all classes at once end at 0.9935 of the ceiling after 4 iterations (examples/benchmarks/auto.md)."""
     made, population = everything
     start, end = (map_quality(population, i, made.truth / "density.mrc", "phantom") for i in (0, 4))
     print(f"mean truth FSC {start.mean_truth_fsc:.4f} -> {end.mean_truth_fsc:.4f}")  # pytest -s
