@@ -44,14 +44,16 @@ class Holding:
             return equations
         turns = np.arange(equations.p.shape[-1]) % POSE_SIZE >= POSE_SIZE // 2
         factor = np.maximum(self.overshot, self.near)[:, None, None] * np.outer(turns, turns)
-        return replace(equations, p=equations.p * (1.0 + factor))
+        return replace(equations, p=equations.p * equations.where.put(1.0 + factor))
 
     def after(self, before: NormalEquations, then: NormalEquations, step: F64, poses: F64) -> Holding:
         """After a step (n,), (points, k) from the one to the other, whether it was taken or only tried."""
         if not before.p.size:
             return self
-        lost = before.h - then.h - np.einsum("npk,n->pk", before.b, step)
-        expected = np.einsum("pk,pkl,pl->p", poses, before.p, poses)
+        there, points = before.where, poses.shape
+        shared = there.take(there.put(step) @ before.b.reshape(len(step), poses.size)).reshape(points)
+        lost = there.take(before.h) - then.where.take(then.h) - shared
+        expected = np.einsum("pk,pkl,pl->p", poses, there.take(before.p), poses)
         ratio = np.divide(np.einsum("pk,pk->p", lost, poses), expected, out=np.ones_like(expected), where=expected > 0)
         return replace(self, overshot=np.maximum(MEMORY * self.overshot, np.clip(ratio - 1.0, 0.0, MOST)))
 

@@ -159,9 +159,10 @@ def test_a_project_of_warp_and_of_relion_predict_the_same(shared: Path, tmp_path
 def test_example_data_refine_alike_in_both_forms(shared: Path, tmp_path: Path) -> None:
     """Tables of six decimals differ by 4e-5 A in positions; refined from both, the half-maps are the same map.
 
-    Climbs end at slightly different places of a flat summit, a fraction of the standard deviations: what that leaves
-    grows towards the resolution of the map. The same numbers give the same bits, as
-    ``test_both_forms_refine_to_the_same_bits`` shows.
+    Reconstructed as they came they differ by 2e-8. The slope of a trilinear reference jumps from cell to cell, so that
+    any difference between two starts becomes hundredths of a degree in a few steps (``refinement/holding.py``); that
+    must not show up to where the half-maps themselves agree without a mask. Beyond, at 5 to 6 A, noise is compared.
+    The same numbers give the same bits, as ``test_both_forms_refine_to_the_same_bits`` shows.
     """
     folder = shared / "data/apoferritin"
     maps = (folder / "relion/half1.mrc", folder / "relion/half2.mrc", folder / "relion/mask.mrc")
@@ -179,12 +180,14 @@ def test_example_data_refine_alike_in_both_forms(shared: Path, tmp_path: Path) -
     mask, pixel = read_volume(tmp_path / "warp/species/apo/mask.mrc")
     soft = fsc_mask(mask, pixel, curves.resolution_A)
     box_A = len(mask) * pixel
+    signal = 1 + int(np.argmax(curves.unmasked[1:] < 0.143))
     for half in ("half1.mrc", "half2.mrc"):
         one, other = (np.asarray(read_volume(result / half)[0] * soft, np.float32) for result in results)
         curve = fsc(one, other)
-        print(half, curves.resolution_A, np.round(curve, 5).tolist())
-        assert curve[1 : int(box_A / 12.0)].min() > 0.999
-        assert curve[1 : int(box_A / curves.resolution_A)].mean() > 0.99
+        print(half, box_A / signal, curves.resolution_A, np.round(curve, 5).tolist())
+        assert box_A / signal < 7.0
+        assert curve[1 : signal + 1].min() > 0.999
+        assert curve[1 : int(box_A / curves.resolution_A)].mean() > 0.999
 
 
 def test_relion_to_ours_to_relion(shared: Path, tmp_path: Path) -> None:
