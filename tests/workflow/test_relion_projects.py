@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from mpr_dist.cli.app import run
-from mpr_dist.errors import InputError
+from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.imaging.fsc import fsc
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.masks import fsc_mask
@@ -27,6 +27,7 @@ from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.storage.star import read_blocks, write_table
 from mpr_dist.storage.warp_xml import write_tilt_series
+from mpr_dist.workflow.changing.remove import remove_source
 from mpr_dist.workflow.exporting.export import export
 from mpr_dist.workflow.importing.import_relion import add_relion_source
 from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
@@ -463,3 +464,23 @@ def test_only_active_tilts_leave(project_star: Callable[..., Path], tmp_path: Pa
     (frame,) = read_blocks(file).values()
     (whole,) = read_blocks(next((path.parent / "tilt_series").iterdir())).values()
     assert sorted(frame["rlnMicrographPreExposure"]) == sorted(whole["rlnMicrographPreExposure"])[:4]
+
+
+def test_a_removed_source_comes_in_again(project_star: Callable[..., Path], tmp_path: Path) -> None:
+    """Under another name, with another limit of tilts; tables that say something else are refused with advice."""
+    path = project_star()
+    create_population(tmp_path / "p", "p")
+    add_relion_source(tmp_path / "p", SourceRequest("grid", path))
+    (before,) = (tmp_path / "p/iterations/000/series").glob("*.xml")
+    kept = before.read_bytes()
+    remove_source(tmp_path / "p", "grid")
+    add_relion_source(tmp_path / "p", SourceRequest("again", path, max_tilts=4))
+    ((source, entry),) = load_population(tmp_path / "p").series
+    assert source.name == "again"
+    assert sum(entry.active) == 4
+    assert before.read_bytes() == kept
+    remove_source(tmp_path / "p", "again")
+    project_star(lambda frame: frame.assign(rlnTomoYTilt=frame["rlnTomoYTilt"] + 1.0))
+    with pytest.raises(PopulationError, match="mpr-dist source restore"):
+        add_relion_source(tmp_path / "p", SourceRequest("third", path))
+    assert before.read_bytes() == kept

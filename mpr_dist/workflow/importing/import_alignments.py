@@ -19,10 +19,9 @@ from mpr_dist.storage.ctf_table import CtfTable, read_ctf_table
 from mpr_dist.storage.image_file import in_stack
 from mpr_dist.storage.mrc import read_header
 from mpr_dist.storage.particle_columns import list_of, series_key
-from mpr_dist.storage.warp_project import write_skeleton
 from mpr_dist.units import F64, I64
 from mpr_dist.workflow.importing.import_warp import SourceSummary, chosen_tilts
-from mpr_dist.workflow.state.create import check_name, check_new_source, opened
+from mpr_dist.workflow.state.create import check_name, opened, write_made
 from mpr_dist.workflow.state.exposures import Exposures, doses_of
 from mpr_dist.workflow.state.one_kind import Kind, of_one_kind
 from mpr_dist.workflow.state.source_reading import SeriesFacts, source_reading
@@ -235,10 +234,7 @@ def _rows(table: CtfTable, alignment: Alignment) -> I64:
 
 
 def _publish(population: Population, source: Source, kept: Sequence[_Candidate]) -> None:
-    check_new_source(population, source)  # raises before anything is written
-    imported = population.files(0)
-    for c in kept:
-        write_skeleton(imported.series(c.entry.name).xml, c.made.series, source.pixel_size_A, is_foreign=True)
+    write_made(population, source, {c.entry.name: c.made.series for c in kept})
     storage.add_source(population, source)
 
 

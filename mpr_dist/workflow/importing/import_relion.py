@@ -23,9 +23,8 @@ from mpr_dist.storage.relion_aberrations import Aberrations, read_aberrations
 from mpr_dist.storage.relion_paths import find_file, split_name
 from mpr_dist.storage.relion_tilts import read_tilts
 from mpr_dist.storage.relion_tomograms import TILTS_FILE, TomogramTable, read_tomograms, write_tomograms
-from mpr_dist.storage.warp_project import write_skeleton
 from mpr_dist.workflow.importing.import_warp import PIXEL_TOLERANCE, SourceRequest, SourceSummary, chosen_tilts
-from mpr_dist.workflow.state.create import check_new_source, opened
+from mpr_dist.workflow.state.create import opened, write_made
 from mpr_dist.workflow.state.one_kind import Kind, of_one_kind
 from mpr_dist.workflow.state.source_reading import SeriesFacts, source_reading
 
@@ -151,10 +150,7 @@ def _image_header(images: Sequence[Path]) -> tuple[tuple[int, int], float]:
 
 
 def _publish(population: Population, source: Source, table: TomogramTable, kept: Sequence[_Candidate]) -> None:
-    check_new_source(population, source)  # raises before anything is written
-    imported = population.files(0)
-    for c in kept:
-        write_skeleton(imported.series(c.entry.name).xml, c.made.series, source.pixel_size_A, is_foreign=True)
+    write_made(population, source, {c.entry.name: c.made.series for c in kept})
     folder = relion_tables(population, source.name)
     disk().mkdir(folder / "tilt_series")
     rows = table.rows.iloc[[c.row for c in kept]].copy()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mpr_dist.errors import InputError, PopulationError
-from mpr_dist.model.population import Population, Source
+from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.reading import Reading
+from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import population as files
 from mpr_dist.storage.lock import locked
 from mpr_dist.storage.particle_columns import list_of
+from mpr_dist.storage.warp_project import write_skeleton
 
 _NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -51,8 +54,11 @@ def check_new_name(population: Population, name: str) -> None:
         )
 
 
-def check_new_source(population: Population, source: Source) -> None:
-    """Raises PopulationError when a name of a source or of its series is in use, or stands for something else there."""
+def check_new_source(population: Population, source: Source, made: Mapping[str, TiltSeries] | None = None) -> None:
+    """Raises PopulationError when a name of a source or of its series is in use, or stands for something else there.
+
+    made: the series, by name, of a project that has no XML of its own.
+    """
     if any(source.name == other.name for other in population.sources):
         raise PopulationError(f"{population.path} has a source {source.name} already; choose another name")
     there = {entry.name: other.name for other, entry in population.series}
@@ -69,11 +75,27 @@ def check_new_source(population: Population, source: Source) -> None:
     for entry in source.series:
         known = imported.series(entry.name).xml
         # one that comes back as it was, such as with another limit of tilts, goes on from where it was
-        if entry.name in removed and not (known.exists() and known.read_bytes() == entry.xml.read_bytes()):
+        if entry.name in removed and not (known.exists() and known.read_bytes() == _xml(entry, source, made)):
             raise PopulationError(
                 f"tilt series {entry.name} was part of source {removed[entry.name]}, which was removed, and is another "
                 "one now; restore that source (mpr-dist source restore), or begin a new population"
             )
+
+
+def _xml(entry: SeriesEntry, source: Source, made: Mapping[str, TiltSeries] | None) -> bytes:
+    if made is None:
+        return entry.xml.read_bytes()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{entry.name}.xml"
+        write_skeleton(path, made[entry.name], source.pixel_size_A, is_foreign=True)
+        return path.read_bytes()
+
+
+def write_made(population: Population, source: Source, made: Mapping[str, TiltSeries]) -> None:
+    """Write the XMLs of iteration 000 of a new source that has none. Raises PopulationError as ``check_new_source``."""
+    check_new_source(population, source, made)  # before anything is written
+    for name, series in made.items():
+        write_skeleton(population.files(0).series(name).xml, series, source.pixel_size_A, is_foreign=True)
 
 
 @contextmanager
