@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpr_dist.errors import InputError
-from mpr_dist.maths.fourier import shell_sums, shells, to_fourier, to_real
+from mpr_dist.maths.fourier import crop_or_pad_real, shell_sums, shells, to_fourier, to_real
 from mpr_dist.units import C64, F32, F64
 
 RANDOMISE_BELOW = 0.8
 THRESHOLD = 0.143
 # Few coefficients lie in the first shells: a dip in 0, 1, 2 says nothing as long as shell 3 is good.
 LEADING = 3
+# maps that lie in less of their box's edge than this were made in a smaller box and padded
+PADDED = 0.9
 # all shells up to the resolution must together stand out of noise by this many standard deviations
 SIGNIFICANT = 3.0
 
@@ -68,9 +70,10 @@ def masked_fsc(
 ) -> FscCurves:
     """All curves for two half-maps (n, n, n) float32 and a soft mask of the same shape.
 
-    Phases are random from the first shell where the unmasked curve is below 0.8; the correction starts 2 shells later,
-    before that the masked curve stands. The same ``seed`` gives the same curves. ``copies`` is the order of the point
-    group that was imposed on the maps. Raises InputError if shapes differ.
+    Phases are random from the first shell where the unmasked curve is below 0.8; the correction starts 2 shells later
+    (of the box in which the maps were made, if they were padded), before that the masked curve stands. The same
+    ``seed`` gives the same curves. ``copies`` is the order of the point group that was imposed on the maps.
+    Raises InputError if shapes differ.
     """
     _check_cubes(half1, half2, mask)
     n = len(half1)
@@ -81,14 +84,35 @@ def masked_fsc(
     if start > n // 2:
         randomised, corrected = np.zeros_like(masked), masked.copy()
     else:
-        generator = np.random.default_rng(seed)
-        noisy = [to_real(randomise_phases(s, start, generator, workers), (n,) * 3, workers) * mask for s in spectra]
+        edge = _support_px(half1, half2)
+        noisy = [noise * mask for noise in _randomised((half1, half2), spectra, start, edge, seed, workers)]
         randomised = fsc(noisy[0], noisy[1], workers)
-        corrected = _correct(masked, randomised, start + 2)
+        corrected = _correct(masked, randomised, start + -(-2 * n // edge))
     resolution = resolution_A(corrected, pixel_size_A, n, THRESHOLD)
     if significance(corrected, first_shell_below(corrected, THRESHOLD), mask, copies) < SIGNIFICANT:
         resolution = float("inf")
     return FscCurves(pixel_size_A, n, unmasked, masked, randomised, corrected, start, resolution)
+
+
+def _support_px(*volumes: F32) -> int:
+    """Even edge of the centred cube outside of which all volumes are 0; the box's own unless that is much larger."""
+    n = len(volumes[0])
+    inside = [np.flatnonzero(v.any(axis=axes)) - n // 2 for v in volumes for axes in ((1, 2), (0, 2), (0, 1))]
+    reach = max((max(-int(i[0]), int(i[-1]) + 1) for i in inside if i.size), default=n // 2)
+    return 2 * reach if 2 * reach < PADDED * n else n
+
+
+def _randomised(
+    halves: tuple[F32, F32], spectra: list[C64], start: int, edge: int, seed: int, workers: int
+) -> list[F32]:
+    """Both maps with random phases from shell ``start`` on, where they lie: in all of a padded box it is thin."""
+    generator, n = np.random.default_rng(seed), len(halves[0])
+    if edge == n:
+        return [to_real(randomise_phases(s, start, generator, workers), (n,) * 3, workers) for s in spectra]
+    inner = [to_fourier(crop_or_pad_real(_single(half), edge), workers=workers) for half in halves]
+    first = max(1, round(start * edge / n))
+    made = [to_real(randomise_phases(s, first, generator, workers), (edge,) * 3, workers) for s in inner]
+    return [crop_or_pad_real(one, n) for one in made]
 
 
 def significance(curve: F64, n_shells: int, mask: F32, copies: int) -> float:

@@ -12,7 +12,7 @@ import pytest
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.fsc import first_shell_below, fsc, masked_fsc, randomise_phases, resolution_A
 from mpr_dist.maths.filters import soft_sphere
-from mpr_dist.maths.fourier import radial_profile, shell_sums, shells, to_fourier, to_real
+from mpr_dist.maths.fourier import crop_or_pad_real, radial_profile, shell_sums, shells, to_fourier, to_real
 from mpr_dist.maths.symmetry import rotations
 
 
@@ -86,6 +86,20 @@ def test_masking_alone_gives_no_resolution():
     expected = (curves.masked - curves.randomised) / (1 - curves.randomised)
     assert np.allclose(curves.corrected[k + 2 :], expected[k + 2 :])
     assert np.all(np.abs(curves.randomised[k + 6 :]) < 0.5)
+
+
+@pytest.mark.parametrize("n", [40, 60, 90])
+def test_padding_changes_no_resolution(n):
+    """The box is no property of the maps: padded with zeros, they are as good as before, to half a shell."""
+    box, mask = 40, soft_sphere(40, 9, 4)
+    falling = np.exp(-((shells(box) / (0.11 * box)) ** 2))
+    common = to_real((to_fourier(noise(box, 3)) * falling).astype(np.complex64), (box,) * 3) * mask
+    halves = [common + 0.4 * common.std() * noise(box, seed) for seed in (1, 2)]
+    plain = masked_fsc(*halves, mask, 2.0)
+    padded = masked_fsc(*(crop_or_pad_real(each, n) for each in (*halves, mask)), 2.0)
+    assert 2 * 2.0 < plain.resolution_A < 20.0
+    shell = box * 2.0 / plain.resolution_A
+    assert abs(box * 2.0 / padded.resolution_A - shell) < 0.5
 
 
 def test_the_same_seed_gives_the_same_curves():
