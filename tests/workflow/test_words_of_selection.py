@@ -45,7 +45,8 @@ def test_poses_and_half_sets_by_the_names_of_both(made):
     particles = read_species(load_population(made), "phantom").particles
     first = int((particles.half == 1).sum())
     for name in ("rlnRandomSubset", "wrpRandomSubset"):
-        assert _stay(made, f"{name}<=1").startswith(f"{first} of 16 particles stay, {first} and 0 in")
+        with pytest.raises(InputError, match=f"would have {first} and 0 particles in its half-sets"):
+            _stay(made, f"{name}<=1")
     tilt = particles.angles_deg[:, 0, 1]
     for name in ("rlnAngleTilt", "wrpAngleTilt1"):
         assert _stay(made, f"{name}>90").startswith(f"{int((tilt > 90).sum())} of 16")
@@ -61,6 +62,12 @@ def test_an_unknown_name_is_answered_with_those_there_are(made):
         _stay(made, "rlnCoordinateX>1")
     with pytest.raises(InputError, match="no column nothing"):
         split_species(ChangeRequest(made, "phantom"), "nothing")
+
+
+def test_an_empty_region_is_answered_with_where_particles_are(made):
+    z = read_species(load_population(made), "phantom").particles.position_A[:, 0, 2]
+    with pytest.raises(InputError, match=f"their z are {z.min():.0f} to {z.max():.0f} A"):
+        select_particles(ChangeRequest(made, "phantom", dry_run=True), Selection(regions=("z=90000:",)))
 
 
 DRY = {

@@ -89,6 +89,9 @@ def select_particles(request: ChangeRequest, asked: Selection) -> Changed:
         population = load_population(request.path)
         state = read_species(population, request.name)
         state, keep = _chosen(request, state, asked)
+        subset(
+            state, keep, new_name(population, request.new_name, f"{request.name}-selected")
+        )  # what cannot be, raises
         return Changed({}, (*_counts(state, keep), NOTHING_CHANGED))
     with opened(request.path) as population:
         state, keep = _chosen(request, read_species(population, request.name), asked)
@@ -230,8 +233,15 @@ def _inside(state: SpeciesState, text: str) -> Bool:
         low, high = (float(match[i]) if match[i] else end for i, end in ((2, -np.inf), (3, np.inf)))
     except ValueError as error:
         raise InputError(f"--region {text!r}: {error}") from error
-    values = state.particles.position_A[:, 0, "xyz".index(match[1].lower())]
-    return np.asarray((values >= low) & (values <= high))
+    axis = match[1].lower()
+    values = state.particles.position_A[:, 0, "xyz".index(axis)]
+    inside = np.asarray((values >= low) & (values <= high))
+    if not inside.any():
+        raise InputError(
+            f"species {state.species.name}: no particle lies in --region {text.strip()}; their {axis} are "
+            f"{values.min():.0f} to {values.max():.0f} A, from the corner of the tomogram"
+        )
+    return inside
 
 
 def _meets(state: SpeciesState, path: Path, text: str) -> Bool:
