@@ -11,7 +11,7 @@ from mpr_dist.workflow.state.stopping import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_first_asks_second_aborts(tmp_path: Path, number: int) -> None:
+def test_first_asks_second_aborts(tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
     file = tmp_path / "STOP"
     with StopRequest() as stop:
@@ -21,8 +21,10 @@ def test_first_asks_second_aborts(tmp_path: Path, number: int) -> None:
         signal.raise_signal(number)
         assert stop()
         assert file.exists()
+        assert "aborted" not in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
+    assert "aborted; the same command continues" in capfd.readouterr().err
     assert signal.getsignal(number) == before
 
 

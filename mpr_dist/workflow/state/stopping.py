@@ -10,6 +10,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOP_TEXT = "stopping: no new work, the series at hand are finished and kept; once more to abort at once"
+ABORT_TEXT = "aborted; the same command continues"
 
 
 class StopRequest:
@@ -51,6 +52,7 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
+            os.write(2, f"\n{ABORT_TEXT}\n".encode())
             raise KeyboardInterrupt
         self.ask()
         # Not through the listeners: the signal may have come while one of them was writing.
