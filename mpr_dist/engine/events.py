@@ -263,13 +263,18 @@ def describe(event: Event) -> str:
         case SpeciesFinished(_, species, None):
             return f"  {species}: the half-maps share nothing"
         case SpeciesFinished(_, species, float(resolution), nyquist):
-            at_end = nyquist is not None and resolution <= 1.001 * nyquist
-            return f"  {species}: {resolution:.2f} A" + (" (Nyquist: the pixel allows no more)" if at_end else "")
+            return f"  {species}: {resolution:.2f} A{at_nyquist(resolution, nyquist)}"
         case IterationFinished(iteration, done, failed, seconds):
             left_out = f", {failed} LEFT OUT" if failed else ""
             return f"iteration {iteration:03d}: finished, {done} series{left_out}, {duration(seconds)}"
         case _:
             return ""
+
+
+def at_nyquist(resolution_A: float, nyquist_A: float | None) -> str:
+    """What stands behind a resolution that the pixel limits; empty for others."""
+    at_end = nyquist_A is not None and resolution_A <= 1.001 * nyquist_A
+    return " (Nyquist: the pixel allows no more)" if at_end else ""
 
 
 # what terminals call the numbers of a series: agreements are in standard deviations above noise

@@ -58,6 +58,15 @@ def test_resolutions_of_species_that_were_removed_since_stay(tmp_path: Path) -> 
     assert "  apo: 9.00 A" in status_lines(after)
 
 
+def test_a_resolution_that_the_pixel_limits_is_said_to_be_so(tmp_path: Path) -> None:
+    population = make_population(tmp_path, series=3)  # of pixels of 1 A
+    run(population.path, FakeScience(tmp_path / "calls"), SETTINGS, InlineExecutor())
+    found = status(load_population(population.path))
+    assert "Nyquist" not in "".join(status_lines(found))
+    found["iterations"][0]["species"]["apo"]["resolution_A"] = found["nyquist_A"]["apo"]
+    assert "  apo: 2.00 A (Nyquist: the pixel allows no more)" in status_lines(found)
+
+
 @pytest.mark.parametrize("age_s", [10, 300])
 def test_a_driver_elsewhere_that_is_not_heard_of_is_not_said_to_run(tmp_path: Path, age_s: int) -> None:
     """Its lock is touched every few seconds while it lives; of one that is older than a minute status says so."""
@@ -93,6 +102,9 @@ def test_an_interrupted_iteration(tmp_path: Path) -> None:
     (iteration,) = status(population)["iterations"]
     assert iteration["state"] == "interrupted"
     assert set(iteration["counts"]) == {"done", "pending"}
+    iteration["counts"] |= {"refined": 1}
+    lines = status_lines(status(population) | {"iterations": [iteration]})
+    assert any("1 refined but not yet in the half-maps" in line for line in lines)
     assert iteration["species"]["apo"] is None
 
 

@@ -6,9 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mpr_dist.engine import events
 from mpr_dist.model.population import Population
 from mpr_dist.model.reading import counted
 from mpr_dist.workflow.series.widths import WORDS
+
+# what people read for the state of a series that needs more words than it has in JSON
+STATES = {"refined": "refined but not yet in the half-maps"}
 
 
 def population_lines(population: Population) -> list[str]:
@@ -48,10 +52,11 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     for iteration in status["iterations"]:
         end = f" ({iteration['outcome']}{': ' * bool(iteration['reason'])}{iteration['reason']})"
         state = iteration["state"] + (end if iteration["outcome"] else "")
-        counts = ", ".join(f"{count} {state}" for state, count in sorted(iteration["counts"].items()))
+        counts = ", ".join(f"{count} {STATES.get(one, one)}" for one, count in sorted(iteration["counts"].items()))
         lines.append(f"iteration {iteration['number']:03d}: {state}; series: {counts}")
         lines += [
-            f"  {name}: {resolution_text(result['resolution_A'])}{_share(iteration.get('information', {}), name)}"
+            f"  {name}: {resolution_text(result['resolution_A'], status.get('nyquist_A', {}).get(name))}"
+            f"{_share(iteration.get('information', {}), name)}"
             for name, result in iteration["species"].items()
             if result is not None
         ]
@@ -102,6 +107,8 @@ def decision_lines(iteration: dict[str, Any]) -> list[str]:
     return [f"released: {released}", *([f"widths of priors found: {found}"] if found else [])]
 
 
-def resolution_text(resolution_A: float | None) -> str:
-    """None, and infinity in older files: nothing."""
-    return f"{resolution_A:.2f} A" if resolution_A and math.isfinite(resolution_A) else "the half-maps share nothing"
+def resolution_text(resolution_A: float | None, nyquist_A: float | None = None) -> str:
+    """None, and infinity in older files: nothing. Says so when it is all that the pixel allows."""
+    if not resolution_A or not math.isfinite(resolution_A):
+        return "the half-maps share nothing"
+    return f"{resolution_A:.2f} A{events.at_nyquist(resolution_A, nyquist_A)}"

@@ -51,6 +51,7 @@ def status(population: Population) -> dict[str, Any]:
         "running": None if holder is None or holder.is_dead else asdict(holder) | {"silent_s": _silent_s(holder, lock)},
         "sources": {source.name: len(source.series) for source in population.sources},
         "species": {files.name: sum(count for _, count in files.particles) for files in population.species},
+        "nyquist_A": {files.name: 2 * files.species.pixel_size_A for files in population.species},
         "iterations": iterations,
     }
 
