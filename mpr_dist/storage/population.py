@@ -106,6 +106,15 @@ def add_species(population: Population, files: SpeciesFiles) -> Population:
     return grown
 
 
+def rename_removed(population: Population, name: str, files: SpeciesFiles) -> Population:
+    """Let a species that was removed have another name, that of ``files``; what it consists of is there already."""
+    _write_species(population.path, files)
+    removed = tuple(files.name if each == name else each for each in population.removed_species)
+    renamed = replace(population, removed_species=removed)
+    save_population(renamed)
+    return renamed
+
+
 def _write_species(population: Path, files: SpeciesFiles) -> None:
     species = files.species
     table: Table = {

@@ -359,6 +359,15 @@ def test_an_unlikely_name_and_a_removed_species_are_refused(pop):
     assert isinstance(_state(pop, "phantom").particles, Particles)
 
 
+def test_the_name_of_a_removed_species_that_has_results_stays_taken(made, pop, digests):
+    files = made.half_maps[0], made.half_maps[1], made.mask, made.files.run_data
+    remove_species(pop, "phantom")
+    before = digests(pop)
+    with pytest.raises(PopulationError, match=r"species restore \S+ phantom, or take another name, such as phantom-2$"):
+        add_species(pop, SpeciesRequest("phantom", *files, made.species.diameter_A, "O"))
+    assert digests(pop) == before
+
+
 def test_a_helix(made, tmp_path):
     """Stored, reconstructed with its symmetry, expanded unit by unit; only the axis is free."""
     path, helix = tmp_path / "pop", Helix(20.0, 35.0, 3)

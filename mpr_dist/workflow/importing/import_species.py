@@ -24,9 +24,9 @@ from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.units import F64
 from mpr_dist.workflow.importing.import_maps import import_maps
 from mpr_dist.workflow.importing.import_particles import read_any_particles
-from mpr_dist.workflow.state.create import check_name, check_new_name, opened, told
+from mpr_dist.workflow.state.create import can_be_freed, check_name, check_new_name, opened, told
 from mpr_dist.workflow.state.span import Span
-from mpr_dist.workflow.state.species_state import SpeciesState, publish_species
+from mpr_dist.workflow.state.species_state import SpeciesState, free_name, publish_species
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,9 @@ def take_species(
         everything = everything.resampled(request.temporal_samples)
         notes.append(f"Trajectories: {request.temporal_samples} temporal samples each, as asked for.")
     state = SpeciesState(species, maps.half1, maps.half2, maps.mask, names, everything, table.columns)
+    if request.name in population.removed_species:
+        population, aside = free_name(population, request.name)
+        notes.append(f"The species {request.name} that was removed is called {aside} now.")
     grown, curves = publish_species(population, state, maps.curves if request.helix is None else None)
     return SpeciesSummary(grown.species_named(request.name), curves.resolution_A, table.reading.plus(*notes))
 
@@ -198,7 +201,8 @@ def _about_aberrations(population: Population, table: ParticleTable, names: Sequ
 def _check(population: Population, name: str) -> None:
     if not population.series:
         raise PopulationError(f"{population.path} has no tilt series yet; add a source first: mpr-dist source add")
-    check_new_name(population, name)
+    if not can_be_freed(population, name):
+        check_new_name(population, name)
 
 
 def _matched(

@@ -49,9 +49,22 @@ def check_new_name(population: Population, name: str) -> None:
         raise PopulationError(f"{population.path} has a species {name!r} already; choose another name")
     if name in population.removed_species:
         raise PopulationError(
-            f"{population.path} had a species {name!r}, which was removed; mpr-dist species restore brings it back, or "
-            "choose another name"
+            f"{population.path} had a species {name!r}, which was removed, and its name stays with its results; bring "
+            f"it back: mpr-dist species restore {population.path} {name}, or take another name, such as "
+            f"{_free_name(population, name)}"
         )
+
+
+def can_be_freed(population: Population, name: str) -> bool:
+    """Whether a removed species can leave its name to a new one: nothing but the import knows it by that."""
+    begun = population.iteration > 0 or population.files(1).root.exists()
+    # particles in a removed source would be lost on the way to another name
+    return name in population.removed_species and not begun and not population.removed_sources
+
+
+def _free_name(population: Population, name: str) -> str:
+    used = {*population.removed_species, *(one.name for one in population.species)}
+    return next(each for n in range(2, len(used) + 3) if (each := f"{name}-{n}") not in used)
 
 
 def check_new_source(population: Population, source: Source, made: Mapping[str, TiltSeries] | None = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,6 +93,29 @@ def publish_species(
 
     curves: of the half-maps, if they are known already. Returns the population with it, and the curves.
     """
+    files, curves = _write_files(population, state, curves)
+    grown = storage.add_species(population, files)
+    storage.finish_import(grown)
+    return grown, curves
+
+
+def free_name(population: Population, name: str) -> tuple[Population, str]:
+    """Give a species that was removed another name, so that a new one can have its own; returns it, too.
+
+    Only where ``can_be_freed`` says so. It stays whole under one of both names if this ends halfway.
+    """
+    state = read_species(storage.with_restored(population, "species", name), name)
+    used = {*population.removed_species, *(files.name for files in population.species)}
+    aside = next(each for n in range(1, len(used) + 2) if (each := f"{name}.removed-{n}") not in used)
+    files, _ = _write_files(population, replace(state, species=replace(state.species, name=aside)), None)
+    freed = storage.rename_removed(population, name, files)
+    _write_poses(freed, aside, state.names, state.particles)  # drops those under the old name
+    return freed, aside
+
+
+def _write_files(
+    population: Population, state: SpeciesState, curves: FscCurves | None
+) -> tuple[SpeciesFiles, FscCurves]:
     species = state.species
     if curves is None:
         curves = species_fsc(state.half1, state.half2, state.mask, species)
@@ -102,9 +125,7 @@ def publish_species(
     result = population.files(0).species(species.name)
     write_particle_table(result.particles, state.names, state.particles, state.columns)
     _write_poses(population, species.name, state.names, state.particles)
-    grown = storage.add_species(population, files)
-    storage.finish_import(grown)
-    return grown, curves
+    return files, curves
 
 
 def _write_maps(population: Population, files: SpeciesFiles, state: SpeciesState, curves: FscCurves) -> None:
