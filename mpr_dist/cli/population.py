@@ -65,7 +65,7 @@ def verify(
 
     Up to 300 particles of the fullest tilt series are compared with both half-maps in up to 15 tilts: whether they are
     where the coordinates say, and whether every half-map is that of its half-set; if that is not clear, two more
-    series. --no-images leaves that out.
+    series. Exchanged half-maps are an error. --no-images leaves that out.
 
     --hand compares all images with the half-maps for both signs of the depth (Warp's AreAnglesInverted, RELION's
     rlnTomoHand), each with the defocus that fits it best, and tells which is right, by how much, and how sure that is.

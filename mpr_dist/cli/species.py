@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mpr_dist.cli import species_changes
-from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, say, tell_import
+from mpr_dist.cli.options import AsJson, PopulationDir, examples, group, progress, say, tell_import
+
+if TYPE_CHECKING:
+    from mpr_dist.workflow.importing.import_species import SpeciesSummary
 
 app = group("Kinds of particles: add one with its half-maps, mask and particle table, change it, list all.")
 
@@ -70,11 +73,15 @@ def add(
             "Warp; in tomograms of IMOD and AreTomo 0.5 where voxels count from 1, -0.5 where they count from 0."
         ),
     ] = 0.0,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Compare some particles of one series with the maps.")
+    ] = True,
     json: AsJson = False,
 ) -> None:
     """Add a species, and tell how its coordinates, origins, angles, names and half-sets were understood.
 
     Refuses when particles match no tilt series or lie outside their tomogram: the usual reason is a wrong pixel size.
+    Warns when images say that particles are elsewhere, or that half1 is the half-map of half-set 2 and half2 that of 1.
     """
     from mpr_dist.model.species import Helix
     from mpr_dist.workflow.importing.import_species import SpeciesRequest, add_species
@@ -84,7 +91,26 @@ def add(
         name, half1, half2, mask, particles, diameter, symmetry, pixel_size, ignore_unmatched, coordinate_pixel,
         shift_pixel, temporal_samples, helix, tomogram_names, voxel_origin,
     )  # fmt: skip
-    tell_import(add_species(directory, request), json)
+    added = add_species(directory, request)
+    if images:
+        _tell_with_images(directory, added, json)
+    else:
+        tell_import(added, json)
+
+
+def _tell_with_images(directory: Path, added: SpeciesSummary, json: bool) -> None:
+    import json as writer
+
+    from mpr_dist.workflow.checking.verify_images import look_at_added, table, warnings_of
+
+    if not json:
+        say(added.lines)
+    looked = look_at_added(directory, added.files.name, progress())
+    warnings = [one.line for one in warnings_of(looked)]
+    if json:
+        say([writer.dumps(added.record() | {"images": table((looked,)), "warnings": warnings}, indent=1)])
+    else:
+        say([f"  {looked.line}", *warnings])
 
 
 @app.command("list", epilog=examples("mpr-dist species list pop"))

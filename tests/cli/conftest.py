@@ -59,7 +59,7 @@ def add_species(mpr, tmp_path) -> Mpr:
         options: dict[str, object] = {"--name": "phantom", "--half1": relion / "half1.mrc"}
         options |= {"--half2": relion / "half2.mrc", "--mask": relion / "mask.mrc"}
         options |= {"--particles": relion / "run_data.star", "--diameter": 128, "--symmetry": "O"}
-        flags = [word for word in more if word == "--ignore-unmatched"]
+        flags = ["--no-images", *(word for word in more if word == "--ignore-unmatched")]
         rest = [word for word in more if word != "--ignore-unmatched"]
         options |= dict(zip(rest[::2], rest[1::2], strict=True))
         return mpr("species", "add", tmp_path / "pop", *(word for pair in options.items() for word in pair), *flags)

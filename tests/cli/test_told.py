@@ -59,7 +59,7 @@ def test_species_is_told(project, add_source, add_species, mpr, tmp_path):
     assert record["reading"]["dropped"] == []
     assert not [note for note in record["reading"]["notes"] if "symmetry" in note]
     assert [note for note in record["reading"]["notes"] if note.startswith("Particles span ")]
-    more = (*more[:-3], "--symmetry", "C1")
+    more = (*more[:-3], "--symmetry", "C1", "--no-images")
     assert "looks like O, the symmetry it was given is C1" in (
         mpr("species", "add", tmp_path / "pop", "--name", "forgotten", *files, *more).out
     )
@@ -82,7 +82,7 @@ def test_species_of_dynamo(project, add_source, mpr, tmp_path):
     np.savetxt(tmp_path / "x.tbl", rows, fmt="%.6f")
     files = ("--half1", relion / "half1.mrc", "--half2", relion / "half2.mrc", "--mask", relion / "mask.mrc")
     words = ("species", "add", tmp_path / "pop", "--name", "phantom", *files, "--particles", tmp_path / "x.tbl")
-    more = ("--diameter", 128, "--symmetry", "O", "--json")
+    more = ("--diameter", 128, "--symmetry", "O", "--json", "--no-images")
     for options, expected in (((), "tomogram 7 fits no series"), (("--ignore-unmatched",), "--coordinate-pixel")):
         refused = mpr(*words, *more, *options)
         assert (refused.code, refused.is_one_line()) == (2, True)

@@ -14,13 +14,15 @@ from mpr_dist.cli.app import run as command
 from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.star import read_blocks, write_table
+from mpr_dist.workflow.changing.remove import restore_species
 from mpr_dist.workflow.changing.species_changes import ChangeRequest, expand_symmetry
 from mpr_dist.workflow.checking.findings import Findings
-from mpr_dist.workflow.checking.verify_images import SpeciesImages, tell_findings, verify_images
+from mpr_dist.workflow.checking.verify_images import SpeciesImages, look_at_added, tell_findings, verify_images
 from mpr_dist.workflow.simulation.import_simulated import import_simulated
 from mpr_dist.workflow.simulation.simulate import SimulateSettings, simulate_project
 from mpr_dist.workflow.simulation.simulate_settings import SpeciesPlan
 from mpr_dist.workflow.state.span import Span
+from mpr_dist.workflow.state.species_state import read_species
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +62,59 @@ def test_exchanged_half_maps_are_told(pop, capsys):
     shutil.move(maps.half1, pop / "aside")
     shutil.move(maps.half2, maps.half1)
     shutil.move(pop / "aside", maps.half2)
-    assert command(["population", "verify", str(pop), "--json"]) == 0  # advice, not an error
+    assert command(["population", "verify", str(pop), "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert answer["images"][0]["halves"] == "exchanged"
-    assert any("the half-maps were exchanged" in one["text"] for one in answer["warnings"])
+    assert any("the half-maps were exchanged" in one["text"] for one in answer["errors"])
     assert command(["population", "verify", str(pop), "--no-images"]) == 0
     assert "images:" not in capsys.readouterr().out
+
+
+def test_an_import_with_exchanged_half_maps_is_told_and_put_right_as_advised(made, pop, capsys):
+    """The name is free again as nothing was refined; what was removed stays whole, under another one."""
+    relion, before = made.parent / "p" / "relion", read_species(load_population(pop), "phantom")
+    files = ("--mask", relion / "mask.mrc", "--particles", relion / "run_data.star")
+    words = ("species", "add", pop, "--name", "phantom", "--diameter", before.species.diameter_A, *files)
+
+    def add(first: str, second: str, *more: str) -> str:
+        half_maps = ("--half1", relion / first, "--half2", relion / second)
+        assert command([str(word) for word in (*words, *half_maps, *more)]) == 0
+        return capsys.readouterr().out
+
+    assert command(["species", "remove", str(pop), "phantom"]) == 0
+    capsys.readouterr()
+    lines = add("half2.mrc", "half1.mrc").splitlines()
+    assert "The species phantom that was removed is called phantom.removed-1 now." in lines[1]
+    assert "the half-maps are EXCHANGED" in lines[2]
+    assert lines[3].startswith("WARNING: species phantom: ")
+    assert "mpr-dist species remove DIR phantom" in lines[3]
+    assert command(["species", "remove", str(pop), "phantom"]) == 0
+    capsys.readouterr()
+    answer = json.loads(add("half1.mrc", "half2.mrc", "--json"))
+    assert (answer["images"][0]["halves"], answer["warnings"]) == ("right", [])
+    assert load_population(pop).removed_species == ("phantom.removed-1", "phantom.removed-2")
+    restore_species(pop, "phantom.removed-1")
+    for name in ("phantom", "phantom.removed-1"):
+        now = read_species(load_population(pop), name)
+        assert np.array_equal(now.half1, before.half1)
+        assert np.array_equal(now.mask, before.mask)
+        assert np.array_equal(now.particles.position_A, before.particles.position_A)
+        assert now.columns.equals(before.columns)
+    assert command(["population", "verify", str(pop), "--no-images"]) == 0
+
+
+def test_a_look_that_fails_is_one_line_and_none_at_all_if_so_asked(made, pop, capsys):
+    relion = made.parent / "p" / "relion"
+    shutil.move(pop / "iterations/000/series/TS_01.xml", pop / "aside")
+    looked = look_at_added(pop, "phantom")
+    assert looked.line.startswith("images: phantom: not looked at: ")
+    shutil.move(pop / "aside", pop / "iterations/000/series/TS_01.xml")
+    maps = ("--half1", relion / "half2.mrc", "--half2", relion / "half1.mrc", "--mask", relion / "mask.mrc")
+    more = ("--particles", relion / "run_data.star", "--diameter", 128, "--no-images")
+    assert command([str(word) for word in ("species", "add", pop, "--name", "other", *maps, *more)]) == 0
+    said = capsys.readouterr().out
+    assert "images:" not in said
+    assert "WARNING" not in said
 
 
 def test_particles_that_are_elsewhere_are_told(pop):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from mpr_dist.storage.poses import BLOCK
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.units import F64, I64
 from mpr_dist.workflow.changing.species_changes import PARENT
-from mpr_dist.workflow.checking.findings import WARNING, Findings
+from mpr_dist.workflow.checking.findings import WARNING, Finding, Findings
 from mpr_dist.workflow.series.scoring import Comparison, LoadedSeries
 
 # what is looked at, particles and tilts of each series: enough to be sure, and soon done
@@ -33,6 +33,8 @@ MOST_SERIES, MOST_PARTICLES, MOST_TILTS = 3, 300, 15
 FEWEST_PARTICLES = 8
 # standard deviations: below NOTHING images do not know the map; from CLEAR on either way a verdict is given
 NOTHING, CLEAR = 3.0, 4.0
+
+ELSEWHERE_ADVICE = "are the pixel size of the coordinates (--coordinate-pixel), origins, angles and maps right?"
 
 
 @dataclass(frozen=True)
@@ -84,23 +86,55 @@ class SpeciesImages:
 
 
 def verify_images(
-    path: Path, series: Sequence[str] | None = None, tell: Callable[[str, int, int], None] = lambda what, done, of: None
+    path: Path,
+    series: Sequence[str] | None = None,
+    tell: Callable[[str, int, int], None] = lambda what, done, of: None,
+    only: str | None = None,
+    most_series: int = MOST_SERIES,
 ) -> tuple[SpeciesImages, ...]:
     """Look at every species of the population at ``path``, in the series (of ``series``) that hold most of it.
 
-    tell: what was done, how much, and of how much.
+    tell: what was done, how much, and of how much; only: this species.
     """
     population = load_population(path)
     found = []
     for files in population.species:
+        if only not in (None, files.name):
+            continue
         try:
             comparison = Comparison.of(population, (files.name,))
             counts = {name: count for name, count in files.particles if name in comparison.jobs}
             fullest = sorted((name for name in counts if not series or name in series), key=lambda name: -counts[name])
-            found.append(_look(comparison, files.name, fullest[:MOST_SERIES], tell))
+            found.append(_look(comparison, files.name, fullest[:most_series], tell))
         except MprError as error:
             found.append(SpeciesImages(files.name, why=" ".join(str(error).split())))
     return tuple(found)
+
+
+def look_at_added(
+    path: Path, species: str, tell: Callable[[str, int, int], None] = lambda what, done, of: None
+) -> SpeciesImages:
+    """A species that was just added, in one series. What keeps it from being looked at is said, and no error."""
+    try:
+        (looked,) = verify_images(path, tell=tell, only=species, most_series=1)
+    except (MprError, OSError, MemoryError, ArithmeticError, LookupError, ValueError) as error:
+        return SpeciesImages(species, why=" ".join(str(error).split()) or type(error).__name__)
+    return looked
+
+
+def warnings_of(looked: SpeciesImages) -> list[Finding]:
+    """What is odd, exchanged half-maps as well, for somebody who adds a species."""
+    findings = Findings()
+    tell_findings(findings, (looked,))
+    return [replace(one, level=WARNING) for one in findings.found]
+
+
+def exchanged_advice(species: str) -> str:
+    """What to do about exchanged half-maps: refined against, they are made anew, and nobody can tell any more."""
+    return (
+        f"do not refine it: mpr-dist species remove DIR {species}, then add it again with --half1 and --half2 the "
+        "other way round (under another name, if iterations were begun)"
+    )
 
 
 def tell_findings(findings: Findings, looked: Sequence[SpeciesImages]) -> None:
@@ -111,7 +145,7 @@ def tell_findings(findings: Findings, looked: Sequence[SpeciesImages]) -> None:
             f"species {one.species}",
             f"{one.particles} particles in {', '.join(one.series)} agree with its map no better than noise does "
             f"({one.place_sigmas:.1f} standard deviations): they are not where these coordinates say",
-            "are the pixel size of the coordinates (--coordinate-pixel), origins, angles and maps right?",
+            ELSEWHERE_ADVICE,
             WARNING,
         )
         findings.check(
@@ -119,8 +153,7 @@ def tell_findings(findings: Findings, looked: Sequence[SpeciesImages]) -> None:
             f"species {one.species}",
             f"particles of half-set 1 agree better with half2, those of 2 with half1 ({-one.own_sigmas:.1f} standard "
             f"deviations, in {', '.join(one.series)}): the half-maps were exchanged",
-            "add it again with --half1 and --half2 the other way round",
-            WARNING,
+            exchanged_advice(one.species),
         )
 
 
