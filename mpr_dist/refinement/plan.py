@@ -176,6 +176,15 @@ class Plan:
         return self.base_bytes + self.accumulator_bytes + self.reference_bytes + solver
 
     @property
+    def _smaller(self) -> str:
+        """What makes the largest part smaller, where images are streamed."""
+        parts = replace(self, memory_bytes=0).peak.parts
+        tables = max((series.table_bytes for series in self.series), default=0)
+        if max(parts, key=lambda name: parts[name]) == "solver and tables" and self.solver_bytes > tables:
+            return "use a coarser warp or fewer parameters (the solver takes most of it)"
+        return "use a smaller box"
+
+    @property
     def scratch_bytes(self) -> int:
         """Partials of one iteration before compression, and the references; gone when it is finished."""
         return len(self.batches) * self.accumulator_bytes + self.reference_bytes
@@ -197,7 +206,7 @@ class Plan:
             advice = (
                 f"use --workers {fitting}"
                 if fitting >= 1
-                else f"one worker alone needs {least / GIB:.1f} GiB: use a smaller box or another machine"
+                else f"one worker alone needs {least / GIB:.1f} GiB: {self._smaller} or another machine"
             )
             raise InputError(
                 f"{counted(self.workers, 'worker')} need{'s' * (self.workers == 1)} {needed / GIB:.1f} GiB, "
@@ -213,7 +222,7 @@ class Plan:
         if self.memory_bytes is not None and self.least_worker_bytes > self.memory_bytes:
             raise InputError(
                 f"a worker needs at least {size(self.least_worker_bytes)}, even with its images in scratch files, "
-                f"and may use {size(self.memory_bytes)}: give more --memory-per-worker, or use a smaller box"
+                f"and may use {size(self.memory_bytes)}: give more --memory-per-worker, or {self._smaller}"
             )
 
     def check_scratch(self, free_bytes: int, directory: str) -> None:
