@@ -17,7 +17,14 @@ from mpr_dist.errors import MprError
 from mpr_dist.units import F64
 
 UNSET = ("", "null")
+STAR_HINT = "tilt series of RELION come in with source add --relion-tomograms tomograms.star"
 IMAGE_PATHS = "MprImagePath"  # images of series that came from other programs, one per tilt
+
+
+def _is_star(data: bytes) -> bool:
+    """Whether the first line that is neither empty nor a comment begins a block of a STAR file."""
+    lines = (line.strip() for line in data.removeprefix(b"\xef\xbb\xbf").splitlines())
+    return next((line for line in lines if line and not line.startswith(b"#")), b"").startswith(b"data_")
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class WarpFile:
         Raises:
             error: missing, not XML, or a root element that is not one of ``roots``.
         """
+        if path.is_dir():
+            raise error(f"{path}: is a folder; give the file in it")
         try:
             data = path.read_bytes()
         except OSError as problem:
@@ -43,6 +52,8 @@ class WarpFile:
         try:
             root = ET.fromstring(data, parser)
         except (ET.ParseError, ValueError, LookupError) as problem:  # the last two: an encoding that does not exist
+            if _is_star(data):
+                raise error(f"{path}: is a STAR table, not an XML file; {STAR_HINT}") from problem
             raise error(f"{path}: not a complete XML file ({problem}); is it cut off?") from problem
         if root.tag not in roots:
             raise error(f"{path}: expected a file with <{roots[0]}>, got <{root.tag}>")
