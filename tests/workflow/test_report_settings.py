@@ -31,12 +31,12 @@ ASKED = RefineSettings(
 def test_what_was_asked_for_is_told_and_internals_are_not(tmp_path):
     rows = dict(setting_rows(_written(ASKED, tmp_path)))
     assert rows["refined"] == "image warp 6x4, particles, stage angles, aberrations of order 2, aberrations of order 3"
-    assert rows["widths of the priors, as given or by default"].startswith("image warp 7.5 A, stage angles 1 deg")
-    assert "Cs" not in rows["widths of the priors, as given or by default"]  # was not refined
+    assert rows["widths of the priors"].startswith("given by hand: image warp 7.5 A; default: stage angles 1 deg")
+    assert "Cs" not in rows["widths of the priors"]  # was not refined
     assert (rows["ctf min resolution (A)"], rows["ewald"]) == ("8", "reversed")
     assert "numpy" in rows["with"]
     assert set(rows) == {
-        "refined", "widths of the priors, as given or by default", "ctf min resolution (A)", "ewald", "program", "with",
+        "refined", "widths of the priors", "ctf min resolution (A)", "ewald", "program", "with",
     }  # fmt: skip
     everything = " ".join((*rows, *rows.values()))
     assert not [
@@ -59,4 +59,19 @@ def test_a_reconstruction_and_a_protocol_say_so(tmp_path):
     auto = dict(setting_rows(_written(RefineSettings(protocol="auto", excluded=("cs",)), tmp_path)))
     assert "protocol auto" in auto["refined"]
     assert auto["excluded"] == "cs"
-    assert "defocus 300 A" in auto["widths of the priors, as found in the data"]
+    assert auto["widths of the priors"].startswith("default: ")  # the first iteration has found nothing yet
+    assert "defocus 300 A" in auto["widths of the priors"]
+
+
+def test_widths_that_earlier_data_gave_name_their_iteration(tmp_path):
+    """Of three widths one was found, one given (with the value of the default), one neither."""
+    asked = RefineSettings(
+        protocol="auto", priors=Priors(image_warp_A=2.5), priors_by_hand=("stage_angle_deg",)
+    )  # fmt: skip
+    path = tmp_path / "settings.toml"
+    table = RunSettings(asked, widths={"iteration": 2, "numbers": {"image_warp_A": 100}}).table("physics-4", False)
+    write_table(path, table)
+    told = dict(setting_rows(tomllib.loads(path.read_text("utf-8"))))["widths of the priors"].split("; ")
+    assert "found in iteration 002: image warp 2.5 A" in told
+    assert "given by hand: stage angles 1 deg" in told
+    assert next(each for each in told if each.startswith("default")).count("image warp") == 0

@@ -43,8 +43,7 @@ def setting_rows(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if asked.weights == "position":
         yield "grid of the weights by position", _text(asked.location_grid)
     if asked.refines_anything and not asked.only_weights:
-        whence = "as found in the data" if asked.learns_priors else "as given or by default"
-        yield f"widths of the priors, {whence}", ", ".join(_priors(asked))
+        yield "widths of the priors", "; ".join(_priors(asked, table.get("widths", {})))
     for name, value in sorted(table.get("change", {}).items()):
         yield f"change of an earlier iteration: {spoken(name)}", _text(value)
     yield "program", f"mpr_dist {table.get('software', '')}, {table.get('science', '')}".strip(", ")
@@ -69,10 +68,20 @@ def spoken(name: str) -> str:
     return f"{name[:-2].replace('_', ' ')} (A)" if name.endswith("_A") else name.replace("_", " ")
 
 
-def _priors(asked: RefineSettings) -> Iterator[str]:
+def _priors(asked: RefineSettings, widths: Mapping[str, Any]) -> Iterator[str]:
+    """Groups of widths with where they come from; widths: of settings.toml, what earlier data said."""
+    found, usual = widths.get("numbers", {}), Priors()
+    groups: dict[str, list[str]] = {}
     for name, priors in PRIORS_OF.items():
-        if getattr(asked, name) or asked.protocol != PROTOCOLS[0]:
-            yield from (f"{WORDS[each][0]} {getattr(asked.priors, each):.4g} {WORDS[each][1]}" for each in priors)
+        if not getattr(asked, name) and asked.protocol == PROTOCOLS[0]:
+            continue
+        for each in priors:
+            value = getattr(asked.priors, each)
+            given = each in asked.priors_by_hand or value != getattr(usual, each)
+            origin = "given by hand" if given else "default"
+            origin = f"found in iteration {widths.get('iteration', 0):03d}" if each in found else origin
+            groups.setdefault(origin, []).append(f"{WORDS[each][0]} {value:.4g} {WORDS[each][1]}")
+    yield from (f"{origin}: {', '.join(values)}" for origin, values in groups.items())
 
 
 def _text(value: Any) -> str:
