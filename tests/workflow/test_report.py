@@ -281,6 +281,19 @@ def test_tilts_that_the_project_does_not_work_with_are_neither_counted_nor_calle
     assert "1 tilt without signal" in " ".join(check(render_report(data(series=(empty,)))).texts)
 
 
+def test_numbers_of_different_kinds_are_labelled():
+    """Lengths beside root mean squares per axis; this iteration beside since import."""
+    head = {"unit": "A", "parameters": 180, "change": 3.03, "sigma": 1.0}
+    classes = {"position": head | {"words": "particle positions"}, "image_warp": head | {"words": "image warp"}}
+    text = " ".join(check(render_report(data(classes=classes))).texts)
+    assert "moved by in this iteration, length of the vector" in text
+    assert "Change since import, rms" in text
+    assert "particle positions, per axis" in text
+    assert "image warp, per axis" not in text
+    assert "mean shift in this iteration" in text
+    assert "Defocus, now and as imported" in text
+
+
 def test_what_was_not_refined_has_no_sigma():
     """Rather than one of zero, which would read as perfectly known."""
     alone = replace(data(), series=(series(defocus_sigma_um=np.zeros(9)),))

@@ -31,6 +31,8 @@ OWN_CROSS = (
     "particles against the other half-map, which never saw them. A gain in both speaks for a real improvement; a gain "
     "in the own half alone suggests that parameters follow noise. Scores count standard deviations above pure noise."
 )
+LENGTH = "moved by in this iteration, length of the vector"
+ANGLE = "turned by in this iteration, about any axis"
 
 
 def _none() -> F64:
@@ -306,9 +308,9 @@ def _poses(series: Sequence[SeriesReport]) -> str:
     turned = np.concatenate([_none(), *[s.turned_deg for s in series]])
     charts = []
     if len(moved):
-        charts.append(page.panel("Positions", plots.histogram("Change of particle positions", moved, "moved by", "Å")))
+        charts.append(page.panel("Positions", plots.histogram("Change of particle positions", moved, LENGTH, "Å")))
     if len(turned):
-        chart = plots.histogram("Change of particle orientations", turned, "turned by", "degrees", 1)
+        chart = plots.histogram("Change of particle orientations", turned, ANGLE, "degrees", 1)
         charts.append(page.panel("Orientations", chart))
     if not charts:
         return ""
@@ -324,7 +326,7 @@ def _details(series: Sequence[SeriesReport]) -> str:
         if charts:
             summary = f'<b>{escape(s.name)}</b><span class="quiet">{number(s.n_particles)} particles'
             finite = s.mean_shift_A[np.isfinite(s.mean_shift_A)]
-            shift = f", mean shift {number(float(np.mean(finite)), 2)} Å" if len(finite) else ""
+            shift = f", mean shift in this iteration {number(float(np.mean(finite)), 2)} Å" if len(finite) else ""
             summary += f"{shift}</span>"
             table = page.panel("Every class", class_table(s.classes)) if s.classes else ""
             inside = page.columns(*charts, narrow=True) + table
@@ -354,7 +356,8 @@ def _tilt_charts(s: SeriesReport) -> list[str]:
         sigma = s.shift_sigma_A[order] if len(s.shift_sigma_A) else np.zeros(len(shift))
         y = axis_for("mean shift (Å)", [0.0], shift + limited(sigma, shift))
         line = Line("mean shift", angle, shift, sigma, dots=True)
-        charts.append(page.panel("Shift in the image", plots.line_chart(f"{s.name}: shift", x, y, [line], size=size)))
+        chart = plots.line_chart(f"{s.name}: shift", x, y, [line], size=size)
+        charts.append(page.panel("Shift in the image, in this iteration", chart))
     if len(s.defocus_um):
         now = s.defocus_um[order]
         sigma = s.defocus_sigma_um[order] if len(s.defocus_sigma_um) else np.zeros(len(now))
@@ -372,7 +375,8 @@ def _tilt_charts(s: SeriesReport) -> list[str]:
         lines = [*start, current]
         spread = limited(sigma, now)
         y = axis_for("defocus (µm)", now - spread, now + spread, *[line.y for line in start])
-        charts.append(page.panel("Defocus", plots.line_chart(f"{s.name}: defocus", x, y, lines, size=size)))
+        title = "Defocus, now and as imported" if start else "Defocus"
+        charts.append(page.panel(title, plots.line_chart(f"{s.name}: defocus", x, y, lines, size=size)))
     if len(s.scale):
         scale = s.scale[order]
         sigma = s.scale_sigma[order] if len(s.scale_sigma) else np.zeros(len(scale))

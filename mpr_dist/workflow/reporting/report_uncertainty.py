@@ -11,6 +11,7 @@ import numpy as np
 from mpr_dist.units import F64
 from mpr_dist.workflow.reporting import page, plots
 from mpr_dist.workflow.reporting.plots import Line, axis_for, number
+from mpr_dist.workflow.series.class_numbers import KINDS
 from mpr_dist.workflow.series.uncertainty_table import verdict
 
 Classes = Mapping[str, Mapping[str, Any]]
@@ -18,10 +19,12 @@ Classes = Mapping[str, Mapping[str, Any]]
 # more series than this do not fit side by side into a chart of single dots
 DOTS = 100
 MANY_DIRECTIONS = 6
+PER_AXIS = tuple(name for name, *_ in KINDS)  # how far a particle moved or turned is the length of three such numbers
 SIZE = 390.0, 240.0
 UNITS = {"": "–", "A": "Å", "A^2": "Å²", "deg": "degrees", "pi": "π"}
 CLASSES = (
-    "Change: how far parameters are from what was imported, root mean square. Sigma: standard deviation of the result, "
+    "Change: how far parameters are from what was imported, root mean square; of positions and orientations per axis, "
+    "while a particle moves by the length of all three. Sigma: standard deviation of the result, "
     "what an imperfect reference adds included. Images: share of the parameters that the images determine; the prior "
     "holds the rest, and where that is most of it, the values say little more than what was imported. Reference: "
     "variance that errors of the half-map add, as a share of what noise in the images leaves; well above 100 %, too "
@@ -43,19 +46,29 @@ DIRECTIONS = (
 
 def class_table(classes: Classes, judged: bool = False) -> str:
     """A row per class (``class_numbers``); ``judged``: with a word about the prior."""
-    heads = ["Class", "Unit", "Parameters", "Change", "Sigma", "Images", "Reference", "Prior", "Change / prior"]
+    heads = [
+        "Class",
+        "Unit",
+        "Parameters",
+        "Change since import, rms",
+        "Sigma",
+        "Images",
+        "Reference",
+        "Prior",
+        "Change / prior",
+    ]
     rows = [
         [
-            escape(each["words"]),
+            escape(each["words"] + (", per axis" if name in PER_AXIS else "")),
             escape(_unit(each["unit"])),
             number(each["parameters"]),
-            *[_value(each.get(name)) for name in ("change", "sigma")],
+            *[_value(each.get(key)) for key in ("change", "sigma")],
             _percent(each.get("determined")),
             _percent(each.get("reference_share")),
-            *[_value(each.get(name)) for name in ("prior", "change_to_prior")],
+            *[_value(each.get(key)) for key in ("prior", "change_to_prior")],
             *([escape(verdict(each))] if judged else []),
         ]
-        for each in classes.values()
+        for name, each in classes.items()
     ]
     return page.table([*heads, "The prior was"] if judged else heads, rows, range(2, 9))
 
