@@ -34,7 +34,7 @@ def test_too_little_memory_is_refused_with_advice() -> None:
     _plan().check(GIB)
     with pytest.raises(InputError, match="use --workers 2"):
         _plan().check(int(0.3 * GIB))
-    with pytest.raises(InputError, match="one worker alone .* use a smaller box"):
+    with pytest.raises(InputError, match=r"one worker alone .* use a smaller box"):
         _plan().check(1000)
 
 
@@ -48,7 +48,7 @@ def test_the_solver_is_part_of_the_memory() -> None:
     assert solver_bytes(asked, 41, 60) > 8 * (2 * 100 * 100 * 41) ** 2
     series = (SeriesLoad("TS_01", 41, 60, 0, solver_bytes(asked, 41, 60)),)
     planned = make_plan("p", 1, 1, 1, ("image warp 100x100",), series, (), {})
-    with pytest.raises(InputError, match="use a coarser warp or fewer parameters .* or another machine") as caught:
+    with pytest.raises(InputError, match=r"use a coarser warp or fewer parameters .* or another machine") as caught:
         planned.check(1000 * GIB)
     assert "smaller box" not in str(caught.value)
 

@@ -75,7 +75,7 @@ def test_files_that_are_no_settings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a complete XML"):
         read_settings(path)
     path.write_text("# version 50001\n\ndata_global\n\nloop_\n_rlnTomoName #1\nTS_01\n")
-    with pytest.raises(InputError, match="is a STAR table, .* --relion-tomograms"):
+    with pytest.raises(InputError, match=r"is a STAR table, .* --relion-tomograms"):
         read_settings(path)
     with pytest.raises(InputError, match="is a folder"):
         read_settings(tmp_path)
