@@ -72,7 +72,7 @@ def test_by_tilt_then_by_position_then_maps(project, mpr, add_source, add_specie
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--by", "frame"), "by series, tilt or position, got 'frame'"),
+        (("--by", "frame"), "by series, tilt or position, or none, got 'frame'"),
         (("--by", "series", "--anisotropic"), "fit weights by tilt"),
         (("--by", "position", "--location-grid", "3"), "WIDTHxHEIGHT, such as 3x3; got '3'"),
         (("--by", "position", "--location-grid", "0x2"), "at least 1 x 1 nodes"),
