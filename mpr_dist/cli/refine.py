@@ -80,11 +80,12 @@ def plan(
     directory: o.PopulationDir,
 ) -> None:
     """Show what refine would do with the same options: stages, batches, memory, files. Changes nothing."""
-    from mpr_dist.workflow.running.launch import check_memory, plan_population
+    from mpr_dist.workflow.running.launch import check_memory, plan_population, refusal
 
     choice = engine_asked(context)
-    planned = plan_population(directory, settings_asked(context), choice)
-    o.say([str(planned)])
+    asked = settings_asked(context)
+    planned = plan_population(directory, asked, choice)
+    o.say([str(planned), *refusal(directory, asked, choice, planned)])
     check_memory(planned, choice)
 
 

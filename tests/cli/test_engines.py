@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mpr_dist.model.settings import RefineSettings
+from mpr_dist.storage.population import write_table
 from mpr_dist.storage.publish import is_temporary
+from mpr_dist.workflow.series.physics import Physics
+from mpr_dist.workflow.state.run_settings import RunSettings
 
 JOBS = """
 [engine]
@@ -59,6 +63,28 @@ def test_cuda_without_its_packages(mpr, population) -> None:
     assert done.code == 2
     assert done.is_one_line()
     assert "pip install 'mpr_dist[cuda12]'" in done.err
+    planned = mpr("plan", population, *CHOICE, "--engine", "cuda")
+    assert planned.code == 0
+    assert f"refine would refuse: {done.err.removeprefix('mpr-dist: ').strip()}" in planned.out
+
+
+def test_plan_foretells_what_refine_refuses(mpr, population) -> None:
+    """No iteration, and an unfinished iteration that was begun otherwise; plan itself changes nothing."""
+    for command in ("plan", "refine"):
+        none = mpr(command, population, *CHOICE, "--iterations", 0, "--engine", "inline")
+        assert (none.code, none.is_one_line()) == (2, True)
+        assert "at least 1 iteration" in none.err
+    (population / "iterations" / "001").mkdir()
+    begun = RunSettings(RefineSettings(image_warp=(3, 3), particles=True))
+    write_table(population / "iterations" / "001" / "settings.toml", begun.table(Physics.version, True))
+    before = _files(population)
+    planned = mpr("plan", population, *CHOICE, "--engine", "inline")
+    assert planned.code == 0
+    assert "refine would refuse: iteration 001 is unfinished and was begun otherwise (refine.image_warp" in planned.out
+    assert "--restart" in planned.out
+    same = mpr("plan", population, "--image-warp", "3x3", "--particles", "--engine", "inline")
+    assert "would refuse" not in same.out
+    assert _files(population) == before
 
 
 def test_a_job_too_small_for_its_workers(mpr, population, tmp_path) -> None:

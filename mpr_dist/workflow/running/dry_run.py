@@ -8,7 +8,7 @@ from mpr_dist.engine.choice import EngineChoice
 from mpr_dist.model.reading import counted
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan
-from mpr_dist.workflow.running.launch import plan_population
+from mpr_dist.workflow.running.launch import plan_population, refusal
 
 NAMES_PER_LINE = 8
 
@@ -20,7 +20,14 @@ def dry_run(path: Path, settings: RefineSettings, engine: EngineChoice) -> list[
         InputError: as the run itself would, for what can be known without starting anything.
     """
     planned = plan_population(path, settings, engine)
-    lines = [str(planned), "", *_batches(planned), "", _where(engine, planned.workers)]
+    lines = [
+        str(planned),
+        *refusal(path, settings, engine, planned),
+        "",
+        *_batches(planned),
+        "",
+        _where(engine, planned.workers),
+    ]
     if engine.is_queue:
         from mpr_dist.engine.jobqueue import job_script
 

@@ -17,14 +17,14 @@ from mpr_dist.engine.dask_executor import DaskExecutor
 from mpr_dist.engine.events import Console, Event, Message, RunStarted
 from mpr_dist.engine.executor import Executor
 from mpr_dist.engine.opening import open_executor
-from mpr_dist.errors import InputError
+from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan
 from mpr_dist.storage.lock import locked
 from mpr_dist.storage.population import load_population
 from mpr_dist.workflow.running.plan import conditions, plan
-from mpr_dist.workflow.running.run import run
+from mpr_dist.workflow.running.run import check_begun, check_count, run
 from mpr_dist.workflow.running.share import Share, run_share
 from mpr_dist.workflow.state.done import read_done
 from mpr_dist.workflow.state.resources import Resources, available_memory
@@ -148,13 +148,30 @@ def batch_population(
 
 
 def plan_population(path: Path, settings: RefineSettings, engine: EngineChoice) -> Plan:
-    """What ``refine_population`` would do; changes nothing."""
+    """What ``refine_population`` would do; changes nothing. InputError: no iteration is asked for."""
     from mpr_dist.workflow.series.physics import Physics
 
+    check_count(RunSettings(settings))
     population = load_population(path)
     workers = engine.workers_for(len(population.series))
     memory = engine.memory_of_worker(available_memory(), workers)
     return plan(population, Physics(conditions=conditions(population)), settings, workers, memory)
+
+
+def refusal(path: Path, settings: RefineSettings, engine: EngineChoice, planned: Plan) -> list[str]:
+    """A line where ``refine_population`` would refuse on this machine, as it would say so; changes nothing."""
+    from mpr_dist.workflow.series.physics import Physics
+
+    try:
+        if engine.kind == "cuda" and not engine.is_foreign:
+            from mpr_dist.engine.cuda import find_cards
+
+            find_cards(engine.gpus)
+        physics = Physics.on(_resources(engine, planned.memory_bytes, planned.workers))
+        check_begun(load_population(path), physics, RunSettings(settings))
+    except (InputError, PopulationError) as error:
+        return [f"  NOTE         refine would refuse: {error}"]
+    return []
 
 
 def check_memory(planned: Plan, engine: EngineChoice) -> None:

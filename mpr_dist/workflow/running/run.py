@@ -19,6 +19,7 @@ from mpr_dist.storage.lock import locked
 from mpr_dist.storage.population import advance, load_population
 from mpr_dist.storage.publish import clean_litter, disk, publish_json, temporary_beside
 from mpr_dist.workflow.running.iteration import IterationDriver, Tools
+from mpr_dist.workflow.series.in_force import in_force
 from mpr_dist.workflow.state.outcomes import disk_full, is_disk_full
 from mpr_dist.workflow.state.run_settings import RunSettings
 from mpr_dist.workflow.state.science import Science
@@ -138,8 +139,7 @@ def run_record(
     population: Population, science: Science, settings: RunSettings, say: Callable[[str], None]
 ) -> RunRecord:
     """The run to continue, or a new one."""
-    if settings.refine.iterations < 1:
-        raise InputError(f"a run needs at least 1 iteration, got {settings.refine.iterations}")
+    check_count(settings)
     path = _record_path(population)
     asked = settings.hash(science.version, is_first=True)
     begun = population.files(population.iteration + 1).settings.exists()
@@ -162,6 +162,27 @@ def run_record(
             return old
     first = population.iteration + 1
     return _write_record(path, RunRecord(first, first + count - 1, asked))
+
+
+def check_count(settings: RunSettings) -> None:
+    """Raises InputError if no iteration is asked for."""
+    if settings.refine.iterations < 1:
+        raise InputError(f"a run needs at least 1 iteration, got {settings.refine.iterations}")
+
+
+def check_begun(population: Population, science: Science, settings: RunSettings) -> None:
+    """What ``run`` says of an unfinished iteration, without touching a file.
+
+    Raises:
+        PopulationError: it was begun with other settings or versions.
+    """
+    number = population.iteration + 1
+    files = population.files(number)
+    if not files.settings.exists() or files.is_finished:
+        return
+    old = _read_record(_record_path(population))
+    first = old.first if old is not None and population.iteration < old.last else number
+    in_force(settings, population, number).compare(files, science.version, number == first)
 
 
 def _record_path(population: Population) -> Path:

@@ -60,26 +60,32 @@ class RunSettings:
         Raises:
             PopulationError: the iteration was begun with other settings or another version.
         """
-        asked = self.table(science, is_first)
         if files.settings.exists():
-            begun = read_table(files.settings)
-            different = [key for key in _flat(asked) if _flat(begun).get(key) != _flat(asked)[key]]
-            different += [
-                key for key in _flat(begun) if key.startswith(("refine.", "change.")) and key not in _flat(asked)
-            ]
-            if different:
-                what = ", ".join(
-                    f"{key}: {_flat(begun).get(key, 'not set')} then, {_flat(asked).get(key, 'not set')} now"
-                    for key in different
-                )
-                raise PopulationError(
-                    f"iteration {files.number:03d} is unfinished and was begun otherwise ({what}); "
-                    "continue it with the same command, or discard it with --restart"
-                )
-            check_versions(begun, f"iteration {files.number:03d} is unfinished and was begun with")
+            self.compare(files, science, is_first)
         else:
-            write_table(files.settings, {**asked, "versions": versions()})
+            write_table(files.settings, {**self.table(science, is_first), "versions": versions()})
         return self.hash(science, is_first)
+
+    def compare(self, files: IterationFiles, science: str, is_first: bool) -> None:
+        """Compare with the settings.toml that an interrupted run left.
+
+        Raises:
+            PopulationError: the iteration was begun with other settings or another version.
+        """
+        asked = self.table(science, is_first)
+        begun = read_table(files.settings)
+        different = [key for key in _flat(asked) if _flat(begun).get(key) != _flat(asked)[key]]
+        different += [key for key in _flat(begun) if key.startswith(("refine.", "change.")) and key not in _flat(asked)]
+        if different:
+            what = ", ".join(
+                f"{key}: {_flat(begun).get(key, 'not set')} then, {_flat(asked).get(key, 'not set')} now"
+                for key in different
+            )
+            raise PopulationError(
+                f"iteration {files.number:03d} is unfinished and was begun otherwise ({what}); "
+                "continue it with the same command, or discard it with --restart"
+            )
+        check_versions(begun, f"iteration {files.number:03d} is unfinished and was begun with")
 
 
 @cache
