@@ -32,7 +32,11 @@ def create(
         float | None, typer.Option(help="Leave out what lies outside a centred sphere of this diameter in A.")
     ] = None,
 ) -> None:
-    """Make a binary mask from a map."""
+    """Make a binary mask from a map.
+
+    The threshold is the level at which the map in a viewer (at its contour level) shows the particle and no noise; the
+    command prints the range of grey values, and a note when the mask hardly leaves anything out.
+    """
     from mpr_dist.workflow.importing.make_mask import make_mask
 
     say(make_mask(source, target, threshold, extend_px, sphere_diameter).lines)

@@ -12,6 +12,10 @@ from mpr_dist.units import F32
 # M's reference mask (SP 1930-2150): grown by 3 px, raised cosine over 6 px
 REFERENCE_EXTEND_PX = 3.0
 REFERENCE_EDGE_PX = 6.0
+MOST_OF_BOX = 0.5
+THRESHOLD_ADVICE = (
+    "Choose as --threshold of mask create the level at which the map in a viewer shows the particle and no noise"
+)
 
 
 def threshold_mask(
@@ -55,6 +59,24 @@ def check_mask(mask: F32, box_px: int) -> F32:
     if not mask.any():
         raise InputError("mask: it is empty (all voxels are 0)")
     return np.asarray(mask, np.float32)
+
+
+def useless_mask(mask: F32, pixel_size_A: float, diameter_A: float | None = None) -> str | None:
+    """A sentence where a binary mask (n, n, n) hardly leaves anything out, with advice; None if it looks as it should.
+
+    Args:
+        diameter_A: of the particle, where it is known.
+    """
+    n, reasons = len(mask), []
+    if mask.mean() > MOST_OF_BOX:
+        reasons.append(f"covers {100 * float(mask.mean()):.0f} % of the box")
+    if any(np.take(mask, side, axis).any() for axis in range(3) for side in (0, -1)):
+        reasons.append("reaches the edge of the box")
+    if diameter_A is not None and mask.any():
+        width = 2.0 * pixel_size_A * float(np.linalg.norm(np.argwhere(mask > 0) - n // 2, axis=1).max())
+        if width > 2.0 * diameter_A:
+            reasons.append(f"is {width:.0f} A wide where the particle measures {diameter_A:g} A")
+    return f"the mask {', '.join(reasons)}: does it hold noise? {THRESHOLD_ADVICE}" if reasons else None
 
 
 def reference_mask(mask: F32) -> F32:

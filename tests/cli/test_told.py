@@ -8,6 +8,7 @@ import numpy as np
 
 from mpr_dist.maths.rotations import euler_to_matrix
 from mpr_dist.model.reading import Dropped
+from mpr_dist.storage.mrc import read_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses
 from mpr_dist.workflow.checking.findings import Findings
@@ -99,3 +100,21 @@ def test_species_of_dynamo(project, add_source, mpr, tmp_path):
     poses = read_poses(load_population(tmp_path / "pop").files(0).series("TS_01").poses)["phantom"]
     np.testing.assert_allclose(poses.position_A, nominal.position_A, atol=1e-4)
     np.testing.assert_allclose(euler_to_matrix(poses.angles_deg), euler_to_matrix(nominal.angles_deg), atol=1e-6)
+
+
+def test_a_mask_of_noise_is_noted(project, mpr, add_source, add_species, tmp_path):
+    """By the command that makes it and by the one that takes it, and a good one by neither."""
+    relion, mask = project.files.root / "relion", tmp_path / "mask.mrc"
+    add_source(project.files.root)
+    low = mpr("mask", "create", relion / "half1.mrc", mask, "--threshold", -1e6)
+    assert low.code == 0, low.err
+    values = read_volume(relion / "half1.mrc")[0]
+    assert f"grey values of the map: {values.min():.4g} to {values.max():.4g}" in low.out
+    assert "NOTE: the mask covers 100 % of the box" in low.out
+    added = add_species(project.files.root, "--mask", mask)
+    assert added.code == 0, added.err
+    assert "NOTE: the mask " in added.out  # it lies in a larger box now
+    assert "--threshold of mask create" in added.out
+    again = add_species(project.files.root, "--name", "second")
+    assert again.code == 0, again.err
+    assert "NOTE: the mask" not in again.out

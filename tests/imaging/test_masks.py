@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpr_dist.errors import InputError
-from mpr_dist.imaging.masks import check_mask, fsc_mask, reference_mask, threshold_mask
+from mpr_dist.imaging.masks import check_mask, fsc_mask, reference_mask, threshold_mask, useless_mask
 from mpr_dist.maths.filters import soft_sphere
 
 
@@ -66,3 +66,21 @@ def test_the_edge_of_the_fsc_mask_follows_the_resolution_within_bounds(resolutio
     assert np.all(along[: h + 1] == 1)
     assert np.isclose(along[h + h // 2], soft_sphere(48, h, h)[24, 24, 24 + h + h // 2])
     assert np.all(along[2 * h :] == 0)
+
+
+def test_a_mask_that_leaves_hardly_anything_out_is_named():
+    """Half of the box, its edge, and twice the diameter are each told; a ball in the middle is not."""
+    ball = soft_sphere(24, 6, 0)
+    assert useless_mask(ball, 2.0) is None
+    assert useless_mask(ball, 2.0, 24.0) is None  # 12 px across, as the particle
+    assert "is 24 A wide where the particle measures 10 A" in useless_mask(ball, 2.0, 10.0)
+    for axis in range(3):
+        for side in (0, -1):
+            touching = np.moveaxis(ball.copy(), axis, 0)
+            touching[side, 12, 12] = 1
+            told = useless_mask(np.moveaxis(touching, 0, axis), 2.0)
+            assert "reaches the edge" in told
+            assert "covers" not in told
+    full = useless_mask(np.ones((24,) * 3, np.float32), 2.0, 24.0)
+    assert "covers 100 % of the box, reaches the edge of the box, is 83 A wide" in full  # 2 sqrt(3) 12 px of 2 A
+    assert "shows the particle and no noise" in full

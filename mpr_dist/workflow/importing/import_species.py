@@ -11,6 +11,7 @@ import numpy as np
 
 from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.imaging.map_symmetry import map_symmetry
+from mpr_dist.imaging.masks import useless_mask
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.population import Population, SpeciesFiles
 from mpr_dist.model.pose import Particles
@@ -157,6 +158,9 @@ def take_species(
     found = map_symmetry(maps.half1, maps.half2, species)
     if not found.is_right:
         notes.append(f"NOTE: {found.sentence}; {found.advice}.")
+    useless = useless_mask(maps.mask, maps.pixel_size_A, request.diameter_A) if request.helix is None else None
+    if useless is not None:
+        notes.append(f"NOTE: {useless}.")
     if request.temporal_samples is not None:
         everything = everything.resampled(request.temporal_samples)
         notes.append(f"Trajectories: {request.temporal_samples} temporal samples each, as asked for.")

@@ -8,21 +8,31 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import InputError
-from mpr_dist.imaging.masks import threshold_mask
+from mpr_dist.imaging.masks import threshold_mask, useless_mask
 from mpr_dist.storage.mrc import read_volume, write_volume
 
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """``fraction`` of the box is inside; ``extent_A`` is the diameter of the smallest centred sphere around it."""
+    """``fraction`` of the box is inside; ``extent_A`` is the diameter of the smallest centred sphere around it.
+
+    ``grey``: lowest, mean and highest value of the map; ``note``: why the mask seems to be of no use.
+    """
 
     path: Path
     fraction: float
     extent_A: float
+    grey: tuple[float, float, float]
+    note: str | None = None
 
     @property
     def lines(self) -> list[str]:
-        return [f"{self.path}: {100 * self.fraction:.1f} % of the box, within {self.extent_A:.0f} A across"]
+        lowest, mean, highest = self.grey
+        return [
+            f"{self.path}: {100 * self.fraction:.1f} % of the box, within {self.extent_A:.0f} A across",
+            f"  grey values of the map: {lowest:.4g} to {highest:.4g}, mean {mean:.4g}",
+            *([f"  NOTE: {self.note}."] if self.note else []),
+        ]
 
 
 def make_mask(
@@ -43,4 +53,6 @@ def make_mask(
     mask = threshold_mask(volume, pixel_A, threshold, extend_px, sphere_diameter_A)
     write_volume(target, mask, pixel_A)
     away = np.argwhere(mask > 0) - np.array(mask.shape) // 2
-    return MaskSummary(target, float(mask.mean()), float(2.0 * pixel_A * np.linalg.norm(away, axis=1).max()))
+    extent_A = float(2.0 * pixel_A * np.linalg.norm(away, axis=1).max())
+    grey = (float(volume.min()), float(volume.mean(dtype=np.float64)), float(volume.max()))
+    return MaskSummary(target, float(mask.mean()), extent_A, grey, useless_mask(mask, pixel_A))
