@@ -11,7 +11,7 @@ from mpr_dist.errors import SeriesError
 from mpr_dist.maths.solve import solve
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.refinement.holding import Holding
+from mpr_dist.refinement.braking import Braking
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.objective import Evaluation, SpeciesData, evaluate, occam_at
 from mpr_dist.refinement.occam import Occam
@@ -69,11 +69,11 @@ def settle(state: State, problem: Problem) -> Settled:
     if problem.settings.fits_weights:
         return _settle_weighed(state, problem.holding(state))
     last, passes = problem.evaluate(state, None), 1
-    first, holding = last.likelihood, Holding.none(len(last.equations.p))
+    first, braking = last.likelihood, Braking.none(len(last.equations.p))
     for left in range(ROUNDS, 0, -1):
         occam = occam_at(state, last, problem.layout)
         budget = (problem.settings.max_passes - OTHER_PASSES - passes) // left
-        state, begin, last, used, holding = _climb(state, problem, occam, budget, holding)
+        state, begin, last, used, braking = _climb(state, problem, occam, budget, braking)
         passes += used
         if last.objective - begin < ENOUGH * abs(last.objective):
             break
@@ -84,11 +84,11 @@ def _settle_weighed(state: State, problem: Problem) -> Settled:
     """Geometry and weights in turn: the one is held while the other is sought, in other halves of the data."""
     settings = problem.settings
     last, passes, weights = problem.evaluate(state, None), 1, None
-    first, holding = last.likelihood, Holding.none(len(last.equations.p))
+    first, braking = last.likelihood, Braking.none(len(last.equations.p))
     for left in range(1 if settings.only_weights else ROUNDS, 0, -1):
         if not settings.only_weights:
             budget = (settings.max_passes - OTHER_PASSES - passes) // left - WEIGHING_PASSES - 1
-            state, _, last, used, holding = _climb(state, problem, None, budget, holding)
+            state, _, last, used, braking = _climb(state, problem, None, budget, braking)
             passes += used
         state, weights = weigh(state, last, problem.layout, problem.data, problem.imported, settings)
         problem = problem.holding(state)
@@ -98,9 +98,9 @@ def _settle_weighed(state: State, problem: Problem) -> Settled:
 
 
 def _climb(
-    state: State, problem: Problem, occam: Occam | None, max_passes: int, holding: Holding
-) -> tuple[State, float, Evaluation, int, Holding]:
-    """Levenberg-Marquardt at fixed cost of amplitude: state, first objective, last evaluation, passes, holding."""
+    state: State, problem: Problem, occam: Occam | None, max_passes: int, braking: Braking
+) -> tuple[State, float, Evaluation, int, Braking]:
+    """Levenberg-Marquardt at fixed cost of amplitude: state, first objective, last evaluation, passes, braking."""
     layout = problem.layout
     current = problem.evaluate(state, occam)
     first = current.objective
@@ -108,7 +108,7 @@ def _climb(
     counts = np.cumsum([len(p) for p in state.particles])[:-1]
     while accepted < MAX_ACCEPTED and passes < max_passes and damping < DAMPING_MAX:
         try:
-            step, poses = solve(holding.held(current.equations), damping)
+            step, poses = solve(braking.braked(current.equations), damping)
         except LinAlgError:
             damping *= 10
             continue
@@ -119,20 +119,20 @@ def _climb(
         if not np.isfinite(outcome.objective):
             raise SeriesError(f"series {state.series.name}: the objective is not finite")
         gain = outcome.objective - current.objective
-        holding = holding.after(current.equations, outcome.equations, step, poses)
+        braking = braking.after(current.equations, outcome.equations, step, poses)
         if gain <= 0:
             damping *= 10
             if gain > -0.5 or arriving:
                 break
             continue
         state, current, accepted, damping = trial, outcome, accepted + 1, damping / 5
-        holding = holding.taken(gain, current.objective - first)
+        braking = braking.taken(gain, current.objective - first)
         if gain < 0.5 + ENOUGH * abs(outcome.objective):
             if arriving or damping < DAMPING_END:
                 break
             # damping holds back the directions that many parameters share; without it they arrive in one step
             damping, arriving = 0.1 * DAMPING_END, True
-    return state, first, current, passes, holding
+    return state, first, current, passes, braking
 
 
 def with_geometry_of(end: State, start: State) -> State:

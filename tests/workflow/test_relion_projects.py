@@ -161,7 +161,7 @@ def test_example_data_refine_alike_in_both_forms(shared: Path, tmp_path: Path) -
     """Tables of six decimals differ by 4e-5 A in positions; refined from both, the half-maps are the same map.
 
     Reconstructed as they came they differ by 2e-8. The slope of a trilinear reference jumps from cell to cell, so that
-    any difference between two starts becomes hundredths of a degree in a few steps (``refinement/holding.py``); that
+    any difference between two starts becomes hundredths of a degree in a few steps (``refinement/braking.py``); that
     must not show up to where the half-maps themselves agree without a mask. Beyond, at 5 to 6 A, noise is compared.
     The same numbers give the same bits, as ``test_both_forms_refine_to_the_same_bits`` shows.
     """

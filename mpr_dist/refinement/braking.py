@@ -25,8 +25,10 @@ MEMORY, MOST = 0.7, 30.0
 
 
 @dataclass(frozen=True, eq=False)
-class Holding:
-    """Attributes:
+class Braking:
+    """How much every particle's next turn is held back; a value, made anew by every step.
+
+    Attributes:
     overshot: (points,) slope that was lost beyond what the step should have cost, as a share of the latter.
     near: steps that were taken near the summit.
     """
@@ -35,10 +37,10 @@ class Holding:
     near: int = 0
 
     @staticmethod
-    def none(points: int) -> Holding:
-        return Holding(np.zeros(points))
+    def none(points: int) -> Braking:
+        return Braking(np.zeros(points))
 
-    def held(self, equations: NormalEquations) -> NormalEquations:
+    def braked(self, equations: NormalEquations) -> NormalEquations:
         """Equations whose solution turns every point by a share of 1 / (1 + h) of what it otherwise would."""
         if not equations.p.size:
             return equations
@@ -46,7 +48,7 @@ class Holding:
         factor = np.maximum(self.overshot, self.near)[:, None, None] * np.outer(turns, turns)
         return replace(equations, p=equations.p * equations.where.put(1.0 + factor))
 
-    def after(self, before: NormalEquations, then: NormalEquations, step: F64, poses: F64) -> Holding:
+    def after(self, before: NormalEquations, then: NormalEquations, step: F64, poses: F64) -> Braking:
         """After a step (n,), (points, k) from the one to the other, whether it was taken or only tried."""
         if not before.p.size:
             return self
@@ -57,6 +59,6 @@ class Holding:
         ratio = np.divide(np.einsum("pk,pk->p", lost, poses), expected, out=np.ones_like(expected), where=expected > 0)
         return replace(self, overshot=np.maximum(MEMORY * self.overshot, np.clip(ratio - 1.0, 0.0, MOST)))
 
-    def taken(self, gain: float, altogether: float) -> Holding:
+    def taken(self, gain: float, altogether: float) -> Braking:
         """After a step that was taken: what it gained of the objective, and all steps of this climb."""
         return replace(self, near=self.near + (self.near > 0 or gain < NEAR * altogether))

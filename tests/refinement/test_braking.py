@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mpr_dist.maths.solve import NormalEquations, solve
-from mpr_dist.refinement.holding import MEMORY, Holding
+from mpr_dist.refinement.braking import MEMORY, Braking
 
 TURNS = np.arange(12) % 6 >= 3
 
@@ -34,9 +34,9 @@ def after_step(e: NormalEquations, step: np.ndarray, poses: np.ndarray, bend: np
 def test_what_bends_as_its_matrix_says_is_not_held() -> None:
     e = random_equations()
     step, poses = solve(e)
-    holding = Holding.none(4).after(e, after_step(e, step, poses, np.ones(4)), step, poses)
-    np.testing.assert_allclose(holding.overshot, 0.0, atol=1e-9)  # rounding
-    np.testing.assert_array_equal(Holding.none(4).held(e).p, e.p)
+    braking = Braking.none(4).after(e, after_step(e, step, poses, np.ones(4)), step, poses)
+    np.testing.assert_allclose(braking.overshot, 0.0, atol=1e-9)  # rounding
+    np.testing.assert_array_equal(Braking.none(4).braked(e).p, e.p)
 
 
 @pytest.mark.parametrize("bend", [0.3, 1.0, 2.5, 9.0])
@@ -45,15 +45,15 @@ def test_the_secant_finds_how_much_more_a_slope_bends(bend: float) -> None:
     e = random_equations(1)
     step, poses = solve(e)
     bends = np.array([bend, 1.0, 1.0, bend])
-    holding = Holding.none(4).after(e, after_step(e, step, poses, bends), step, poses)
-    np.testing.assert_allclose(holding.overshot, np.maximum(bends - 1.0, 0.0), atol=1e-9)
-    faded = holding.after(e, after_step(e, step, poses, np.ones(4)), step, poses)
-    np.testing.assert_allclose(faded.overshot, MEMORY * holding.overshot, atol=1e-9)
+    braking = Braking.none(4).after(e, after_step(e, step, poses, bends), step, poses)
+    np.testing.assert_allclose(braking.overshot, np.maximum(bends - 1.0, 0.0), atol=1e-9)
+    faded = braking.after(e, after_step(e, step, poses, np.ones(4)), step, poses)
+    np.testing.assert_allclose(faded.overshot, MEMORY * braking.overshot, atol=1e-9)
 
 
 def test_only_turns_are_held_and_by_the_larger_of_both() -> None:
     e = random_equations(2)
-    held = replace(Holding.none(4), overshot=np.array([0.0, 5.0, 0.5, 1.0]), near=1).held(e)
+    held = replace(Braking.none(4), overshot=np.array([0.0, 5.0, 0.5, 1.0]), near=1).braked(e)
     share = held.p / e.p
     turning = np.outer(TURNS, TURNS)
     for point, factor in enumerate((2.0, 6.0, 2.0, 2.0)):
@@ -63,11 +63,11 @@ def test_only_turns_are_held_and_by_the_larger_of_both() -> None:
 
 
 def test_steps_count_from_the_first_near_the_summit_on() -> None:
-    holding = Holding.none(2).taken(100.0, 100.0).taken(50.0, 150.0)
-    assert holding.near == 0
-    holding = holding.taken(10.0, 160.0)
-    assert holding.near == 1
-    assert holding.taken(100.0, 100.0).near == 2  # of a second round, which begins anew
+    braking = Braking.none(2).taken(100.0, 100.0).taken(50.0, 150.0)
+    assert braking.near == 0
+    braking = braking.taken(10.0, 160.0)
+    assert braking.near == 1
+    assert braking.taken(100.0, 100.0).near == 2  # of a second round, which begins anew
 
 
 def test_a_slope_that_wanders_is_averaged() -> None:
@@ -87,13 +87,13 @@ def test_a_slope_that_wanders_is_averaged() -> None:
         return replace(e, h=h)
 
     def end(offset: float, *, is_held: bool) -> np.ndarray:
-        turn, holding = np.linspace(-3, 3, points) + offset, Holding.none(points)
+        turn, braking = np.linspace(-3, 3, points) + offset, Braking.none(points)
         for _ in range(12):
             now = at(turn)
-            step, poses = solve(holding.held(now) if is_held else now)
+            step, poses = solve(braking.braked(now) if is_held else now)
             turn = turn + poses[:, 3]
             if is_held:
-                holding = replace(holding.after(now, at(turn), step, poses), near=holding.near + 1)
+                braking = replace(braking.after(now, at(turn), step, poses), near=braking.near + 1)
         return turn
 
     full, held = (end(2e-3, is_held=each) - end(0.0, is_held=each) for each in (False, True))
