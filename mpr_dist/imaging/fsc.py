@@ -85,7 +85,8 @@ def masked_fsc(
         randomised, corrected = np.zeros_like(masked), masked.copy()
     else:
         edge = _support_px(half1, half2)
-        noisy = [noise * mask for noise in _randomised((half1, half2), spectra, start, edge, seed, workers)]
+        inner = spectra if edge == n else [_cropped(half, edge, workers) for half in (half1, half2)]
+        noisy = [noise * mask for noise in _randomised(inner, round(start * edge / n), n, seed, workers)]
         randomised = fsc(noisy[0], noisy[1], workers)
         corrected = _correct(masked, randomised, start + -(-2 * n // edge))
     resolution = resolution_A(corrected, pixel_size_A, n, THRESHOLD)
@@ -102,17 +103,18 @@ def _support_px(*volumes: F32) -> int:
     return 2 * reach if 2 * reach < PADDED * n else n
 
 
-def _randomised(
-    halves: tuple[F32, F32], spectra: list[C64], start: int, edge: int, seed: int, workers: int
-) -> list[F32]:
-    """Both maps with random phases from shell ``start`` on, where they lie: in all of a padded box it is thin."""
-    generator, n = np.random.default_rng(seed), len(halves[0])
-    if edge == n:
-        return [to_real(randomise_phases(s, start, generator, workers), (n,) * 3, workers) for s in spectra]
-    inner = [to_fourier(crop_or_pad_real(_single(half), edge), workers=workers) for half in halves]
-    first = max(1, round(start * edge / n))
-    made = [to_real(randomise_phases(s, first, generator, workers), (edge,) * 3, workers) for s in inner]
-    return [crop_or_pad_real(one, n) for one in made]
+def _cropped(volume: F32, edge: int, workers: int) -> C64:
+    return to_fourier(crop_or_pad_real(_single(volume), edge), workers=workers)
+
+
+def _randomised(spectra: list[C64], first_shell: int, n: int, seed: int, workers: int) -> list[F32]:
+    """Maps (n, n, n) with random phases, made in the box that the given transforms belong to.
+
+    Noise that filled all of a padded box would be thin where the maps are.
+    """
+    generator = np.random.default_rng(seed)
+    noise = [randomise_phases(each, max(1, first_shell), generator, workers) for each in spectra]
+    return [crop_or_pad_real(to_real(each, (len(each),) * 3, workers), n) for each in noise]
 
 
 def significance(curve: F64, n_shells: int, mask: F32, copies: int) -> float:
