@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
     "distributed.deploy.lost-worker-timeout": "15s",
     "distributed.admin.log-format": "%(asctime)s %(name)s %(levelname)s %(message)s",
 }
-LOOK_S = 5.0  # how often the number of workers is asked for
+LOOK_S = 5.0  # how often the number of workers is asked for, and whether any will ever come back
 
 
 class EngineFailed(MprError):

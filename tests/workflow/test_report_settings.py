@@ -6,7 +6,8 @@ import tomllib
 
 from mpr_dist.model.settings import Priors, RefineSettings
 from mpr_dist.storage.population import write_table
-from mpr_dist.workflow.reporting.report_settings import setting_rows, settings_from
+from mpr_dist.workflow.reporting.report_settings import setting_rows
+from mpr_dist.workflow.series.widths import settings_in
 from mpr_dist.workflow.state.run_settings import RunSettings, versions
 
 
@@ -48,7 +49,7 @@ def test_what_was_asked_for_is_told_and_internals_are_not(tmp_path):
 
 def test_settings_come_back_as_they_were_written(tmp_path):
     for one in (ASKED, RefineSettings(), RefineSettings(protocol="auto", excluded=("cs",), weights="position")):
-        back = settings_from(_written(one, tmp_path)["refine"])
+        back = settings_in(_written(one, tmp_path)["refine"])
         assert back == RefineSettings(**{**vars(one), "iterations": back.iterations})
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpr_dist.storage import population as storage
-from mpr_dist.workflow.changing.species_changes import NOTHING_CHANGED, new_name, publish_changed
+from mpr_dist.workflow.changing.species_changes import NOTHING_CHANGED, new_name, opened_for, publish_changed
 from mpr_dist.workflow.state.create import opened
 from mpr_dist.workflow.state.species_state import read_species
 
@@ -16,11 +16,9 @@ def remove_species(path: Path, name: str, dry_run: bool = False) -> list[str]:
 
     dry_run: only say so.
     """
-    if dry_run:
-        left = storage.without_species(storage.load_population(path), name)
-    else:
-        with opened(path) as population:
-            left = storage.without_species(population, name)
+    with opened_for(path, dry_run) as population:
+        left = storage.without_species(population, name)
+        if not dry_run:
             storage.save_population(left)
             storage.forget_unfinished(left, (name,))
     return [
@@ -32,11 +30,9 @@ def remove_species(path: Path, name: str, dry_run: bool = False) -> list[str]:
 
 def remove_source(path: Path, name: str, dry_run: bool = False) -> list[str]:
     """Leave a source and the particles in it out of everything that follows; dry_run: only say so."""
-    population = storage.load_population(path)
-    left = storage.without_source(population, name)
-    if not dry_run:
-        with opened(path) as population:
-            left = storage.without_source(population, name)
+    with opened_for(path, dry_run) as population:
+        left = storage.without_source(population, name)
+        if not dry_run:
             storage.save_population(left)
     lost = sum(population.particles_in(entry.name) for _, entry in population.series)
     lost -= sum(left.particles_in(entry.name) for _, entry in left.series)

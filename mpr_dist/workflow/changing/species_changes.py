@@ -77,12 +77,12 @@ class Changed:
 
 
 @contextmanager
-def opened_for(request: ChangeRequest) -> Iterator[Population]:
-    """The population, locked unless nothing will be written."""
-    if request.dry_run:
-        yield load_population(request.path)
+def opened_for(path: Path, dry_run: bool) -> Iterator[Population]:
+    """The population at ``path``, locked unless nothing will be written."""
+    if dry_run:
+        yield load_population(path)
         return
-    with opened(request.path) as population:
+    with opened(path) as population:
         yield population
 
 
@@ -180,7 +180,7 @@ def resample_trajectories(request: ChangeRequest, samples: int) -> Changed:
 
 def change_species(request: ChangeRequest, suffix: str, change: Change) -> Changed:
     """Read a species, change it, and publish what it became beside it."""
-    with opened_for(request) as population:
+    with opened_for(request.path, request.dry_run) as population:
         state = read_species(population, request.name)
         name = new_name(population, request.new_name, f"{request.name}-{suffix}")
         moved, notes = change(state)

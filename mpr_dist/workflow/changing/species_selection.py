@@ -30,7 +30,6 @@ from mpr_dist.workflow.changing.species_changes import (
     publish_changed,
 )
 from mpr_dist.workflow.series.scoring import particle_scores
-from mpr_dist.workflow.state.create import opened
 from mpr_dist.workflow.state.species_state import SpeciesState, read_species
 
 SCORE, SCORE_SIGMA = "mprScore", "mprScoreSigma"
@@ -85,25 +84,19 @@ def select_particles(request: ChangeRequest, asked: Selection) -> Changed:
     Raises:
         InputError: nothing, or only one half-set, would be left; a name, column or region is not understood.
     """
-    if request.dry_run:
-        population = load_population(request.path)
-        state = read_species(population, request.name)
-        state, keep = _chosen(request, state, asked)
-        subset(
-            state, keep, new_name(population, request.new_name, f"{request.name}-selected")
-        )  # what cannot be, raises
-        return Changed({}, (*_counts(state, keep), NOTHING_CHANGED))
-    with opened(request.path) as population:
+    with opened_for(request.path, request.dry_run) as population:
         state, keep = _chosen(request, read_species(population, request.name), asked)
         name = new_name(population, request.new_name, f"{request.name}-selected")
         part = subset(state, keep, name)
+        if request.dry_run:  # the resolution of the maps was not asked for
+            return Changed({}, (*_counts(state, keep), NOTHING_CHANGED))
         removed = () if request.keep else (request.name,)
         return publish_changed(population, (part,), removed, (*_counts(state, keep), *_maps_of_all(request.name)))
 
 
 def split_species(request: ChangeRequest, by: str) -> Changed:
     """A species for every value that a column of the particle table has, or for every "series" or "source"."""
-    with opened_for(request) as population:
+    with opened_for(request.path, request.dry_run) as population:
         state = read_species(population, request.name)
         source_of = {entry.name: source.name for source, entry in population.series}
         values = _values(state, by, source_of)
@@ -132,7 +125,7 @@ def merge_species(request: ChangeRequest, others: Sequence[str], min_distance_A:
     names = (request.name, *others)
     if len(set(names)) != len(names) or len(names) < 2:
         raise InputError(f"merge: needs two or more different species, got {', '.join(names)}")
-    with opened_for(request) as population:
+    with opened_for(request.path, request.dry_run) as population:
         states = [read_species(population, name) for name in names]
         merged, notes = merged_states(states, min_distance_A)
         name = new_name(population, request.new_name, f"{request.name}-merged")

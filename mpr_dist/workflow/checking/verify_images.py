@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mpr_dist.engine.executor import TASK_ERRORS
 from mpr_dist.errors import MprError
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.refinement.objective import products
@@ -27,6 +28,8 @@ from mpr_dist.workflow.changing.species_changes import PARENT
 from mpr_dist.workflow.checking.findings import WARNING, Finding, Findings
 from mpr_dist.workflow.series.scoring import Comparison, LoadedSeries
 
+# what may go wrong when somebody else's files are looked at; a species is added all the same
+LOOK_ERRORS: tuple[type[Exception], ...] = (*TASK_ERRORS, LookupError)
 # what is looked at, particles and tilts of each series: enough to be sure, and soon done
 MOST_SERIES, MOST_PARTICLES, MOST_TILTS = 3, 300, 15
 # fewer particles have no spread to judge by
@@ -117,7 +120,7 @@ def look_at_added(
     """A species that was just added, in one series. What keeps it from being looked at is said, and no error."""
     try:
         (looked,) = verify_images(path, tell=tell, only=species, most_series=1)
-    except (MprError, OSError, MemoryError, ArithmeticError, LookupError, ValueError) as error:
+    except LOOK_ERRORS as error:
         return SpeciesImages(species, why=" ".join(str(error).split()) or type(error).__name__)
     return looked
 

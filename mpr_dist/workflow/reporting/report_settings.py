@@ -8,7 +8,7 @@ from typing import Any
 
 from mpr_dist.model.settings import PROTOCOLS, Priors, RefineSettings
 from mpr_dist.workflow.series.release_plan import refined_words
-from mpr_dist.workflow.series.widths import WORDS
+from mpr_dist.workflow.series.widths import WORDS, settings_in
 
 # the priors of each class, by fields
 PRIORS_OF: dict[str, tuple[str, ...]] = {
@@ -33,7 +33,7 @@ LATER = {"location_grid": "weights", "priors_from": "", "priors_by_hand": ""}
 def setting_rows(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(what, value) of settings.toml of an iteration; what was left as it always is has no row."""
     refine = table.get("refine", {})
-    asked = settings_from(refine)
+    asked = settings_in(refine)
     yield "refined", ", ".join(refined_words(asked)) or "nothing: reconstruction only"
     for field in fields(RefineSettings):
         value = getattr(asked, field.name)
@@ -50,17 +50,6 @@ def setting_rows(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     libraries = table.get("versions", {})
     if libraries:
         yield "with", ", ".join(f"{name} {version}" for name, version in libraries.items())
-
-
-def settings_from(refine: Mapping[str, Any]) -> RefineSettings:
-    """Of the table [refine]; what this version does not know is passed over."""
-    known = {field.name for field in fields(RefineSettings)} - {"priors"}
-    values: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in refine.items() if name in known
-    }
-    priors = {name: float(value) for name, value in refine.get("priors", {}).items() if name in WORDS}
-    nothing: dict[str, Any] = {"image_warp": None, "movie_motion": None}  # TOML has no word for it
-    return RefineSettings(**nothing | values, priors=Priors(**priors))
 
 
 def spoken(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -94,11 +94,21 @@ def settings_of(files: IterationFiles) -> RefineSettings:
     table = read_table(files.settings) if files.settings.exists() else {}
     refine = table.get("refine", {})
     refine = refine if isinstance(refine, dict) else {}
-    known = {name: refine[name] for name in ("protocol", "priors_from") if name in refine}
-    given = tuple(refine.get("priors_by_hand", ()))
+    about = {name: refine[name] for name in ("protocol", "priors_from", "priors_by_hand") if name in refine}
     found = table.get("widths", {}).get("numbers", {})
-    priors = {name: value for name, value in refine.get("priors", {}).items() if name in WORDS and name not in found}
-    return RefineSettings(**known, priors_by_hand=given, priors=Priors(**priors))
+    priors = {name: value for name, value in refine.get("priors", {}).items() if name not in found}
+    return settings_in({**about, "priors": priors})
+
+
+def settings_in(refine: Mapping[str, Any]) -> RefineSettings:
+    """Of the table [refine] of a settings.toml; what this version does not know is passed over."""
+    known = {field.name for field in fields(RefineSettings)} - {"priors"}
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in refine.items() if name in known
+    }
+    priors = {name: float(value) for name, value in refine.get("priors", {}).items() if name in WORDS}
+    nothing: dict[str, Any] = {"image_warp": None, "movie_motion": None}  # TOML has no word for it
+    return RefineSettings(**nothing | values, priors=Priors(**priors))
 
 
 def _details(files: IterationFiles) -> list[dict[str, Any]]:

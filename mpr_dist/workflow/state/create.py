@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,7 +52,7 @@ def check_new_name(population: Population, name: str) -> None:
         raise PopulationError(
             f"{population.path} had a species {name!r}, which was removed, and its name stays with its results; bring "
             f"it back: mpr-dist species restore {population.path} {name}, or take another name, such as "
-            f"{_free_name(population, name)}"
+            f"{free_species_name(population, f'{name}-', 2)}"
         )
 
 
@@ -62,9 +63,10 @@ def can_be_freed(population: Population, name: str) -> bool:
     return name in population.removed_species and not begun and not population.removed_sources
 
 
-def _free_name(population: Population, name: str) -> str:
-    used = {*population.removed_species, *(one.name for one in population.species)}
-    return next(each for n in range(2, len(used) + 3) if (each := f"{name}-{n}") not in used)
+def free_species_name(population: Population, stem: str, first: int) -> str:
+    """The stem and the first number from ``first`` on that no species has, removed ones included."""
+    used = {*population.removed_species, *(files.name for files in population.species)}
+    return next(each for n in count(first) if (each := f"{stem}{n}") not in used)
 
 
 def check_new_source(population: Population, source: Source, made: Mapping[str, TiltSeries] | None = None) -> None:

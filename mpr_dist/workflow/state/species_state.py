@@ -26,6 +26,7 @@ from mpr_dist.storage.particle_table import write_particle_table
 from mpr_dist.storage.poses import read_poses, write_poses
 from mpr_dist.storage.publish import disk, publish_json
 from mpr_dist.units import F32
+from mpr_dist.workflow.state.create import free_species_name
 from mpr_dist.workflow.state.export_state import species_at
 from mpr_dist.workflow.state.fsc_table import write_fsc
 from mpr_dist.workflow.state.reference_files import check_shape, read_mask
@@ -105,8 +106,7 @@ def free_name(population: Population, name: str) -> tuple[Population, str]:
     Only where ``can_be_freed`` says so. It stays whole under one of both names if this ends halfway.
     """
     state = read_species(storage.with_restored(population, "species", name), name)
-    used = {*population.removed_species, *(files.name for files in population.species)}
-    aside = next(each for n in range(1, len(used) + 2) if (each := f"{name}.removed-{n}") not in used)
+    aside = free_species_name(population, f"{name}.removed-", 1)
     files, _ = _write_files(population, replace(state, species=replace(state.species, name=aside)), None)
     freed = storage.rename_removed(population, name, files)
     _write_poses(freed, aside, state.names, state.particles)  # drops those under the old name
