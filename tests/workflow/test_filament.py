@@ -6,10 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from refined import refined_population
 
-from mpr_dist.model.settings import RefineSettings
-from mpr_dist.workflow.running.launch import EngineChoice, refine_population
-from mpr_dist.workflow.simulation.import_simulated import import_simulated
 from mpr_dist.workflow.simulation.recovery import ceiling, map_quality, parameter_errors
 from mpr_dist.workflow.simulation.simulate import (
     Plant,
@@ -36,9 +34,7 @@ SETTINGS = SimulateSettings(
 
 def refined(path: Path, made: SimulatedProject) -> tuple[float, float, float]:
     """Mean truth FSC at the end, and position error at the start and the end, all tilts (A)."""
-    import_simulated(path, made, "filaments")
-    settings = RefineSettings(2, image_warp=(2, 2), particles=True, stage_angles=True, defocus=True)
-    population = refine_population(path, settings, EngineChoice("inline")).population
+    population = refined_population(path, made, 2)
     truth = made.every_species[0].truth
     before, after = (parameter_errors(population, i, truth, "filament").position_A[-1] for i in (0, 2))
     return map_quality(population, 2, truth / "density.mrc", "filament").mean_truth_fsc, before, after

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -26,7 +24,7 @@ FIRST_MOVED = {"image_warp": 1, "defocus": 2, "astigmatism": 2, "stage_angles": 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> SimulatedProject:
-    return simulate_project(tmp_path_factory.mktemp("m") / "project", replace(SimulateSettings.fixture(), n_series=1))
+    return simulate_project(tmp_path_factory.mktemp("m") / "project", SimulateSettings.fixture())
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from refined import refined_population
 
-from mpr_dist.model.settings import RefineSettings
 from mpr_dist.workflow.reporting.status import status
-from mpr_dist.workflow.running.launch import EngineChoice, refine_population
-from mpr_dist.workflow.simulation.import_simulated import import_simulated
 from mpr_dist.workflow.simulation.recovery import ceiling, map_quality
 from mpr_dist.workflow.simulation.simulate import (
     Plant,
@@ -56,15 +54,12 @@ HARD = SimulateSettings(
 def refined(folder: Path, made: SimulatedProject, iterations: int, *names: str) -> dict[str, float]:
     """Mean truth FSC of each species at the end of a refinement of all of them together."""
     path = folder / "-".join(names)
-    import_simulated(path, made, "species", names)
-    warp = made.settings.plant.image_warp
-    settings = RefineSettings(iterations, image_warp=warp, particles=True, stage_angles=True, defocus=True)
-    outcome = refine_population(path, settings, EngineChoice("inline"))
-    shares = status(outcome.population)["iterations"][-1]["information"]
+    population = refined_population(path, made, iterations, names)
+    shares = status(population)["iterations"][-1]["information"]
     assert list(shares) == sorted(names)
     assert sum(one["median"] for one in shares.values()) == pytest.approx(1.0, abs=0.05)  # medians of two series
     truth = {one.species.name: one.truth / "density.mrc" for one in made.every_species}
-    return {n: map_quality(outcome.population, iterations, truth[n], n).mean_truth_fsc for n in names}
+    return {n: map_quality(population, iterations, truth[n], n).mean_truth_fsc for n in names}
 
 
 @pytest.mark.slow
