@@ -134,7 +134,10 @@ def power_sums(images: Any) -> Any:
 
 
 def noise_of_rings(device: Device, power: Any, n_images: int, samples: Samples) -> Any:
-    """``mean_of_rings`` of powers of noise, above zero, where they are."""
+    """Noise power of every ring: (rings,) float64 above zero, on the device that has ``power`` (samples,) float64.
+
+    The host's is ``mean_of_rings``; a card's kernel sums in the same order.
+    """
     if device.is_card:
         return ring_means_on(device, power, samples.ring_end, n_images, LEAST_NOISE)
     return np.maximum(mean_of_rings(power, n_images, samples), LEAST_NOISE)
