@@ -10,6 +10,7 @@ import numpy as np
 from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.relion_deformation import FittedWarp, displacement_px, fit_image_warp
 from mpr_dist.imaging.relion_geometry import StageOfRelion, stage_of
+from mpr_dist.imaging.relion_optics import mapped_defocus
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.relion import RelionTilts
 from mpr_dist.model.tilt_series import TiltSeries
@@ -30,12 +31,19 @@ class RelionAsSeries:
     warp: FittedWarp | None
 
 
-def series_of(name: str, relion: RelionTilts, image_px: tuple[int, int], images: tuple[Path, ...]) -> RelionAsSeries:
+def series_of(
+    name: str,
+    relion: RelionTilts,
+    image_px: tuple[int, int],
+    images: tuple[Path, ...],
+    magnification: F64 | None = None,
+) -> RelionAsSeries:
     """Everything RELION says of a tilt series in Warp's terms; rows keep their order.
 
     Args:
         name: of the series in the population.
         image_px: x, y of the images; images: their paths, one per tilt.
+        magnification: (2, 2) rlnMagMat of its particles, if they have one.
 
     Raises:
         SeriesError: a defocus slope other than 1, which has no counterpart.
@@ -64,7 +72,7 @@ def series_of(name: str, relion: RelionTilts, image_px: tuple[int, int], images:
         image_paths=images,
         level_angle_deg=(stage.level_x_deg, 0.0),
         are_angles_inverted=relion.hand < 0,
-        optics=_optics(relion),
+        optics=_optics(relion, np.eye(2) if magnification is None else magnification),
         weights=_weights(relion, stage.angle_deg),
         **extra,  # type: ignore[arg-type]
     )
@@ -75,16 +83,17 @@ def _grids(angles_deg: F64) -> StageAngles:
     return StageAngles(*(CubicGrid.per_tilt(axis) for axis in angles_deg.T))
 
 
-def _optics(relion: RelionTilts) -> Optics:
-    u, v = relion.defocus_u_A, relion.defocus_v_A
+def _optics(relion: RelionTilts, magnification: F64) -> Optics:
+    u, v, angle = mapped_defocus(relion.defocus_u_A, relion.defocus_v_A, relion.defocus_angle_deg, magnification)
     return Optics(
         voltage_kV=relion.voltage_kV,
         cs_mm=relion.cs_mm,
         amplitude=relion.amplitude,
         defocus_um=CubicGrid.per_tilt((u + v) / 2 / A_PER_UM),
         defocus_delta_um=CubicGrid.per_tilt((u - v) / A_PER_UM),
-        defocus_angle_deg=CubicGrid.per_tilt(relion.defocus_angle_deg),
+        defocus_angle_deg=CubicGrid.per_tilt(angle),
         phase_shift_pi=CubicGrid.per_tilt(relion.phase_deg / 180),
+        magnification=magnification,
     )
 
 

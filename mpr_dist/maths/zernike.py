@@ -40,6 +40,24 @@ def _radial(n: int, a: int, r: F64) -> F64:
     return radial
 
 
+def of_mapped_frequencies(coefficients: tuple[float, ...], parity: int, matrix: F64) -> tuple[float, ...]:
+    """Coefficients that at q give what these give at M q: polynomials of a degree stay polynomials of that degree.
+
+    Args:
+        parity: 1 for lists of odd terms, 0 for lists of even ones; a constant that even ones would bring is dropped.
+        matrix: (2, 2) M.
+    """
+    if not any(coefficients) or np.array_equal(matrix, np.eye(2)):
+        return coefficients
+    orders, of = (ODD_ORDERS, odd_terms) if parity else (EVEN_ORDERS, even_terms)
+    terms = next(of(n) for n in orders if len(of(n)) >= len(coefficients) or n == orders[-1])
+    phi, r = np.meshgrid(np.arange(12) * 2.4, np.array([0.3, 0.5, 0.8, 1.0]))
+    q = np.stack([(r * np.cos(phi)).ravel(), (r * np.sin(phi)).ravel()])
+    basis = np.stack([*(zernike(n, m, *q) for n, m in terms), np.full(q.shape[1], 1.0 - parity)], 1)
+    wanted = _sum(coefficients, terms, *(matrix @ q))
+    return tuple(np.linalg.lstsq(basis, wanted, rcond=1e-14)[0][: len(terms)].tolist())
+
+
 @lru_cache(maxsize=16)
 def disc_basis(terms: tuple[tuple[int, int], ...], radius: float) -> F64:
     """(terms, terms) B with coefficients = B @ p, where the p are hardly correlated inside |q| <= radius (1/A).

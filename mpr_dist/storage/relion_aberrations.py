@@ -1,4 +1,11 @@
-"""Aberrations in the optics groups of a RELION particle table, in Warp's order and signs, by tilt series."""
+"""Aberrations in the optics groups of a RELION particle table, in Warp's order and signs, by tilt series.
+
+RELION turns a beam tilt into odd Zernike coefficients and adds it to those of the table, and takes all that optics do
+(CTF, even and odd aberrations) at M q, the frequency in the specimen, where M is rlnMagMat; so does the slice through
+the reference. Warp takes the slice at M q and the optics at q. Coefficients are converted; defocus is elsewhere
+(``imaging.relion_optics``). Sources: RELION's ObservationModel and TiltHelper; with a beam tilt t in rad the image
+has the phase -2 pi Cs lambda^2 q^2 (q . t).
+"""
 
 from __future__ import annotations
 
@@ -8,29 +15,42 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import InputError
-from mpr_dist.storage.particle_columns import Columns, find_particles, series_key
+from mpr_dist.maths.zernike import of_mapped_frequencies
+from mpr_dist.storage.particle_columns import Columns, find_particles, list_of, series_key
 from mpr_dist.storage.star import read_blocks
+from mpr_dist.units import F64, wavelength_A
 
 ODD, EVEN = "rlnOddZernike", "rlnEvenZernike"
-NOT_TAKEN = ("rlnBeamTiltX", "rlnBeamTiltY", "rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
-_NOTHING = {"rlnMagMat00": 1.0, "rlnMagMat11": 1.0}
+BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
+MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
+CS, VOLTAGE = "rlnSphericalAberration", "rlnVoltage"
+_LARGEST_STRETCH = 1.5  # beyond, a matrix is a mistake, such as a column of zeros
 
 
 @dataclass(frozen=True)
 class Aberrations:
-    """Zernike coefficients of a series as Warp keeps them: odd ones of opposite sign, even ones without the first."""
+    """Zernike coefficients of a series as Warp keeps them: odd ones of opposite sign, even ones without the first.
+
+    ``magnification``: M, row by row. Beam tilt is part of the odd ones.
+    """
 
     odd: tuple[float, ...] = ()
     even: tuple[float, ...] = ()
+    magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
+
+    @property
+    def matrix(self) -> F64:
+        """(2, 2)."""
+        return np.array(self.magnification).reshape(2, 2)
 
 
 def read_aberrations(path: Path) -> tuple[dict[str, Aberrations], list[str]]:
-    """Aberrations by series of the particles that an optimisation set names, and sentences about what is not taken.
+    """Aberrations by series of the particles that an optimisation set names, and sentences about what was understood.
 
     Nothing for files that name no particles.
 
     Raises:
-        InputError: the particles cannot be read, or a list of coefficients is not one.
+        InputError: the particles cannot be read, a list of coefficients is not one, or a matrix is no magnification.
     """
     if not any("rlnTomoParticlesFile" in block for block in read_blocks(path).values()):
         return {}, []
@@ -39,33 +59,115 @@ def read_aberrations(path: Path) -> tuple[dict[str, Aberrations], list[str]]:
         return {}, []
     found: dict[str, Aberrations] = {}
     mixed = set()
-    odd, even = (_texts(columns, name) for name in (ODD, EVEN))
-    for name, one, other in zip(columns.text("rlnTomoName"), odd, even, strict=True):
+    for name, each in zip(columns.text("rlnTomoName"), aberrations_of(columns), strict=True):
         key = series_key(name)
-        each = Aberrations(tuple(-c for c in _numbers(columns, ODD, one)), _numbers(columns, EVEN, other)[1:])
         if found.setdefault(key, each) != each:
             mixed.add(key)
+    return found, _sentences(columns, list(found.values()), sorted(mixed))
+
+
+def _sentences(columns: Columns, found: list[Aberrations], mixed: list[str]) -> list[str]:
     sentences = []
-    if any(any(each.odd + each.even) for each in found.values()):
-        sentences.append("Aberrations: rlnOddZernike and rlnEvenZernike of the particles, per series.")
+    if any(any(each.odd + each.even) for each in found):
+        tilted = _values(columns, BEAM_TILT, 0.0).any() and _has_cs(columns)
+        with_tilt = f", the beam tilt ({' and '.join(BEAM_TILT)}, mrad) added to the odd ones" if tilted else ""
+        sentences.append(f"Aberrations: {ODD} and {EVEN} of the particles, per series{with_tilt}.")
+    stretched = [each.matrix for each in found if not np.array_equal(each.matrix, np.eye(2))]
+    if stretched:
+        most = max(float(np.abs(matrix - np.eye(2)).max()) for matrix in stretched)
+        sentences.append(
+            f"Magnification: {MAGNIFICATION[0]} to {MAGNIFICATION[-1][-2:]} of the particles, per series, up to "
+            f"{100 * most:.2f} %; it maps frequencies of the image to those of the reference. RELION takes CTFs at the "
+            "mapped frequencies: defocus, astigmatism and aberrations were converted."
+        )
     if mixed:
-        sentences.append(f"Particles of {min(mixed)} are in groups with different aberrations: the first is taken.")
-    ignored = [
-        n for n in NOT_TAKEN if columns.has(n) and np.abs(columns.numbers(n) - _NOTHING.get(n, 0.0)).max() > 1e-6
-    ]
-    if ignored:
-        sentences.append(f"NOT TAKEN OVER: {', '.join(ignored)}; refine --aberrations 3 and --magnification find them.")
-    return found, sentences
+        sentences.append(
+            f"NOTE: particles of {list_of(mixed)} are in groups with different aberrations, beam tilt or "
+            "magnification: those of the first particle are taken for the whole series."
+        )
+    if _values(columns, BEAM_TILT, 0.0).any() and not _has_cs(columns):
+        sentences.append(
+            f"NOT TAKEN OVER: {' and '.join(BEAM_TILT)}, which mean nothing without {CS} and {VOLTAGE} of the optics "
+            "groups; refine --aberrations 3 finds it."
+        )
+    return sentences
+
+
+def aberrations_of(columns: Columns) -> list[Aberrations]:
+    """Of every particle; columns that are missing stand for none.
+
+    Raises:
+        InputError: a list of coefficients is not one, or a matrix is no magnification.
+    """
+    odd, even = (_texts(columns, name) for name in (ODD, EVEN))
+    matrix = np.stack([_values(columns, (name,), float(i in (0, 3)))[:, 0] for i, name in enumerate(MAGNIFICATION)], 1)
+    _check(columns, matrix)
+    coma = np.zeros((len(columns), 2))
+    if _has_cs(columns):
+        cs, voltage = columns.numbers(CS, VOLTAGE).T
+        per_mrad = 2 * np.pi * 1e4 * cs * np.array([wavelength_A(v) ** 2 for v in voltage])
+        coma = -per_mrad[:, None] * _values(columns, BEAM_TILT, 0.0)
+    known: dict[tuple[str, str, bytes], Aberrations] = {}
+    out = []
+    for one, other, numbers in zip(odd, even, np.concatenate([coma, matrix], axis=1), strict=True):
+        key = one, other, numbers.tobytes()
+        if key not in known:
+            known[key] = _aberrations(columns, one, other, numbers[:2].tolist(), numbers[2:])
+        out.append(known[key])
+    return out
+
+
+def _aberrations(columns: Columns, odd: str, even: str, coma: list[float], elements: F64) -> Aberrations:
+    """``coma``: x and y of what multiplies q^2 q in RELION's phase."""
+    phases, (x, y) = _numbers(columns, ODD, odd), coma
+    if x or y:
+        # q^2 x = (Z31 + 2 Z11) / 3, and y alike
+        tilted = (2 * y / 3, 2 * x / 3, 0.0, y / 3, x / 3, 0.0)
+        length = max(len(phases), len(tilted))
+        phases = tuple(one + more for one, more in zip(_filled(phases, length), _filled(tilted, length), strict=True))
+    m = elements.reshape(2, 2)
+    (a, b), (c, d) = m.tolist()
+    return Aberrations(
+        of_mapped_frequencies(tuple(-c for c in phases), 1, m),
+        of_mapped_frequencies(_numbers(columns, EVEN, even)[1:], 0, m),
+        (a, b, c, d),
+    )
+
+
+def _filled(values: tuple[float, ...], length: int) -> tuple[float, ...]:
+    return (*values, *([0.0] * (length - len(values))))
+
+
+def _has_cs(columns: Columns) -> bool:
+    return columns.has(CS, VOLTAGE)
+
+
+def _check(columns: Columns, matrices: F64) -> None:
+    stretch = np.linalg.svd(matrices.reshape(-1, 2, 2), compute_uv=False)
+    bad = (stretch.max(1) > _LARGEST_STRETCH) | (stretch.min(1) < 1 / _LARGEST_STRETCH)
+    bad |= np.linalg.det(matrices.reshape(-1, 2, 2)) <= 0
+    if bad.any():
+        row = int(np.argmax(bad))
+        found = ", ".join(f"{value:g}" for value in matrices[row])
+        raise InputError(
+            f"{columns.path}: columns {', '.join(MAGNIFICATION)}, row {row + 1} of the particles: [{found}] "
+            "is no magnification; expected a matrix near 1, 0, 0, 1"
+        )
 
 
 def has_aberrations(columns: Columns) -> bool:
-    """Whether any particle has odd or even coefficients that mean something."""
-    lists = [(name, text) for name in (ODD, EVEN) for text in set(_texts(columns, name))]
-    return any(any(_numbers(columns, name, text)[name == EVEN :]) for name, text in lists)
+    """Whether any particle has aberrations, a beam tilt or a magnification that mean something."""
+    distinct = set(aberrations_of(columns))
+    return any(any(each.odd + each.even) or not np.array_equal(each.matrix, np.eye(2)) for each in distinct)
 
 
 def _texts(columns: Columns, name: str) -> list[str]:
     return [str(text) for text in columns.frame[name]] if columns.has(name) else [""] * len(columns)
+
+
+def _values(columns: Columns, names: tuple[str, ...], default: float) -> F64:
+    """(rows, names); columns that are missing have the default."""
+    return np.stack([columns.numbers(n)[:, 0] if columns.has(n) else np.full(len(columns), default) for n in names], 1)
 
 
 def _numbers(columns: Columns, name: str, text: str) -> tuple[float, ...]:

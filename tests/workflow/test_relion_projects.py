@@ -324,34 +324,6 @@ def test_both_hands(simulated: Population, tmp_path: Path) -> None:
     assert np.abs(plus + minus).max() < 1e-2
 
 
-def test_aberrations_come_with_an_optimisation_set(simulated: Population, tmp_path: Path) -> None:
-    """Odd phases change their sign, the even list loses its first term; both go out as they came."""
-    out = tmp_path / "project"
-    export(ExportRequest(simulated.path, out), "relion5")
-    blocks = read_blocks(out / "particles.star")
-    odd, even = [0.1, -0.2, 0.3, 0.0, -0.05, 0.25], [0.7, 0.11, -0.12, 0.13]
-    blocks["optics"]["rlnOddZernike"] = str(odd).replace(" ", "")
-    blocks["optics"]["rlnEvenZernike"] = str(even).replace(" ", "")
-    blocks["optics"]["rlnMagMat00"], blocks["optics"]["rlnMagMat11"] = 1.01, 1.0
-    write_table(out / "particles.star", blocks)
-    create_population(tmp_path / "p", "p")
-    summary = add_relion_source(tmp_path / "p", SourceRequest("grid", out / "optimisation_set.star"))
-    told = " ".join(summary.reading.notes)
-    assert "rlnOddZernike" in told
-    assert "NOT TAKEN OVER: rlnMagMat00" in told
-    population = load_population(tmp_path / "p")
-    source, entry = population.series[0]
-    optics = load_series(source, entry, population.files(0).series(entry.name).xml).optics
-    # an XML keeps float32
-    assert optics.zernike_odd == pytest.approx([-c for c in odd], abs=1e-7)
-    assert optics.zernike_even == pytest.approx(even[1:], abs=1e-7)
-    species = simulated.species[0].species
-    request = SpeciesRequest("one", *maps_of(simulated), out / "particles.star", species.diameter_A, species.symmetry)
-    add_species(tmp_path / "p", request)
-    export(ExportRequest(tmp_path / "p", tmp_path / "again"), "relion5")
-    pd.testing.assert_frame_equal(read_blocks(tmp_path / "again/particles.star")["optics"], blocks["optics"])
-
-
 @pytest.fixture
 def project_star(simulated: Population, tmp_path: Path) -> Callable[..., Path]:
     """tomograms.star of the fixture's RELION form, with the table of its one series changed."""

@@ -35,7 +35,7 @@ LEAST_A = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class ExportedSeries:
-    """One series in both worlds. ``tomogram``: its rlnTomoName."""
+    """One series in both worlds. ``tomogram``: its rlnTomoName; ``has_matrix``: it leaves with an rlnMagMat."""
 
     source: Source
     tomogram: str
@@ -43,6 +43,12 @@ class ExportedSeries:
     of: SeriesForRelion
     row: dict[str, Any]
     tilts: pd.DataFrame
+    has_matrix: bool
+
+    @property
+    def lost_stretch(self) -> float:
+        """Largest element of the magnification that is not written."""
+        return 0.0 if self.has_matrix else float(np.abs(self.series.optics.magnification - np.eye(2)).max())
 
 
 def export_relion5(request: ExportRequest) -> ExportSummary:
@@ -93,10 +99,11 @@ def _series(
     of, of_then = series_for(now, source.pixel_size_A), series_for(then, source.pixel_size_A)
     about, frame = base.get(series_key(entry.name), (None, None))
     keeps = frame is not None and DEFORMATION in frame and _same_warp(now, then)
-    columns = None if frame is None else tables.tilt_columns(then, of_then)
-    tilts = tables.tilt_table(now, of, columns, frame, keeps)
+    has_matrix = source.is_relion and not np.array_equal(then.optics.magnification, np.eye(2))
+    columns = None if frame is None else tables.tilt_columns(then, of_then, has_matrix)
+    tilts = tables.tilt_table(now, of, columns, frame, keeps, has_matrix)
     row = tables.tomogram_row(now, source, of, about, f"tilt_series/{entry.name}.star", keeps)
-    return ExportedSeries(source, str(row[NAME]), now, of, row, tilts)
+    return ExportedSeries(source, str(row[NAME]), now, of, row, tilts, has_matrix)
 
 
 def _same_warp(now: TiltSeries, then: TiltSeries) -> bool:
@@ -134,7 +141,9 @@ def _species(
         own = selected(at.particles, rows)
         made = particles_for(each.series, own, each.source.pixel_size_A, each.of)
         columns = at.columns.iloc[rows]
-        frame = particle_rows(columns, own, made, each.series, each.source, each.tomogram, species.species)
+        frame = particle_rows(
+            columns, own, made, each.series, each.source, each.tomogram, species.species, each.has_matrix
+        )
         frames.append(frame.set_index(own.row))
         of_relion.append(made)
         moved = np.zeros((len(own), each.series.n_tilts, 3)) if made.motion_A is None else made.motion_A
@@ -145,7 +154,7 @@ def _species(
     if moves:
         write_motion(out / f"motion{suffix}.star", motion)
     _write_set(out, suffix, moves, at)
-    stretch = max(float(np.abs(each.series.optics.magnification - np.eye(2)).max()) for each in exported)
+    stretch = max(each.lost_stretch for each in exported)
     told = _numbers(species, of_relion, moves, suffix, stretch * species.species.diameter_A / 2)
     if IMAGE in particles:
         told["lines"].append(f"  {species.name}: images in {IMAGE} were extracted before; extract them again in RELION")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mpr_dist.imaging.relion_export import ParticlesForRelion
+from mpr_dist.maths.zernike import of_mapped_frequencies
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.population import Source
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import relion as names
-from mpr_dist.storage.relion_aberrations import EVEN, ODD
+from mpr_dist.storage.particle_columns import Columns
+from mpr_dist.storage.relion_aberrations import BEAM_TILT, EVEN, MAGNIFICATION, ODD, aberrations_of
 from mpr_dist.storage.relion_tomograms import NAME
 from mpr_dist.workflow.exporting.export_relion_tables import OPTICS, visible_frames
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 IMAGE = "rlnImageName"
 PARTICLE, GROUP, VISIBLE = "rlnTomoParticleName", "rlnOpticsGroup", "rlnTomoVisibleFrames"
 STACKS_2D = "rlnTomoSubTomosAre2DStacks"
+_FLOAT32 = 1e-6  # relative; what an XML keeps
 # what tables that are not of this RELION project say of images and pixels would contradict what takes its place
 _OLD: tuple[str, ...] = (
     "rlnMagnification",
@@ -44,11 +48,13 @@ def particle_rows(
     source: Source,
     tomogram: str,
     species: Species,
+    has_matrix: bool,
 ) -> pd.DataFrame:
     """The particles of one series, with the columns of their optics groups in every row.
 
     Args:
         table: what the imported table says of these particles.
+        has_matrix: the series came with an rlnMagMat, and leaves with one.
     """
     frame = table.reset_index(drop=True)
     is_native = source.is_relion and NAME in frame and not frame[NAME].astype(str).str.endswith(".tomostar").any()
@@ -68,7 +74,7 @@ def particle_rows(
         frame = frame.drop(columns=[VISIBLE])
         if all(each is not None for each in flags):
             frame[VISIBLE] = flags
-    return _with_optics(frame, series.optics, source, species)
+    return _with_aberrations(_with_optics(frame, series.optics, source, species), series.optics, has_matrix)
 
 
 def _with_optics(frame: pd.DataFrame, optics: Optics, source: Source, species: Species) -> pd.DataFrame:
@@ -91,21 +97,38 @@ def _with_optics(frame: pd.DataFrame, optics: Optics, source: Source, species: S
             frame[name] = value  # refined
     if GROUP not in frame:
         frame[GROUP] = 1
-    # the phases are of opposite sign, and RELION's even list begins with the constant term
-    for name, values in ((ODD, [-c for c in optics.zernike_odd]), (EVEN, [0.0, *optics.zernike_even])):
-        if any(values) and not (name in frame and _is_list(str(frame[name].iloc[0]), values)):
-            frame[name] = _list(np.array(values))
     return frame
 
 
-def _is_list(text: str, values: list[float]) -> bool:
-    """Whether a text lists these numbers, to the digits of a float32; the first even one means nothing."""
-    parts = text.strip().strip("[]").split(",")
-    if len(parts) != len(values) or not all(part.strip() for part in parts):
-        return False
-    there = np.array(parts, np.float64)
-    first = 1 if values[0] == 0 else 0
-    return bool(np.allclose(there[first:], values[first:], rtol=1e-6, atol=0.0))
+def _with_aberrations(frame: pd.DataFrame, optics: Optics, has_matrix: bool) -> pd.DataFrame:
+    """What the table says of aberrations, beam tilt and magnification stays as long as it says what is in force.
+
+    Refined phases take the beam tilt with them, which becomes 0: programs of RELION that know no beam tilt see them,
+    too. Without a matrix in the table the magnification is not written, for not all programs of RELION would use it.
+    """
+    (said,) = aberrations_of(Columns(Path(frame[NAME].iloc[0]), frame.iloc[:1]))
+    matrix = optics.magnification if has_matrix else said.matrix
+    same_matrix = np.allclose(said.matrix, matrix, rtol=0, atol=_FLOAT32)
+    if not same_matrix:
+        for name, value in zip(MAGNIFICATION, matrix.ravel().tolist(), strict=True):
+            frame[name] = value
+    back = np.linalg.inv(np.asarray(matrix, np.float64))
+    if any(optics.zernike_odd) and not (same_matrix and _is_list(said.odd, optics.zernike_odd)):
+        # the phases are of opposite sign
+        frame[ODD] = _list(-np.array(of_mapped_frequencies(optics.zernike_odd, 1, back)))
+        for name in BEAM_TILT:
+            if name in frame:
+                frame[name] = 0.0
+    if any(optics.zernike_even) and not (same_matrix and _is_list(said.even, optics.zernike_even)):
+        # RELION's list begins with the constant term
+        frame[EVEN] = _list(np.array([0.0, *of_mapped_frequencies(optics.zernike_even, 0, back)]))
+    return frame
+
+
+def _is_list(there: tuple[float, ...], values: tuple[float, ...]) -> bool:
+    """Whether both are the same numbers, to the digits of a float32; what a shorter list lacks is 0."""
+    a, b = (np.pad(each, (0, max(len(there), len(values)) - len(each))) for each in (there, values))
+    return bool(np.allclose(a, b, rtol=_FLOAT32, atol=_FLOAT32 * float(np.abs(b).max(initial=0.0))))
 
 
 def _list(values: np.ndarray) -> str:
@@ -120,9 +143,11 @@ def split_optics(frames: list[pd.DataFrame]) -> tuple[dict[str, int], pd.DataFra
     import pandas as pd
 
     together = pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
-    for name in (ODD, EVEN):
+    nothing = dict.fromkeys((ODD, EVEN), "[0]") | dict.fromkeys(BEAM_TILT, 0.0)
+    nothing |= dict(zip(MAGNIFICATION, (1.0, 0.0, 0.0, 1.0), strict=True))
+    for name, value in nothing.items():
         if name in together:
-            together[name] = together[name].fillna("[0]")
+            together[name] = together[name].fillna(value)
     shared = [name for name in OPTICS if name in together]
     optics = together[shared].drop_duplicates(ignore_index=True)
     if optics[GROUP].duplicated().any():

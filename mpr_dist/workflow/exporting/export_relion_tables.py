@@ -11,6 +11,7 @@ import numpy as np
 from mpr_dist.imaging.ctf import per_tilt, tilt_bfactors_A2, tilt_scales
 from mpr_dist.imaging.geometry import grid_at
 from mpr_dist.imaging.relion_export import SeriesForRelion
+from mpr_dist.imaging.relion_optics import mapped_defocus
 from mpr_dist.model.population import Source
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import relion_tilts as names
@@ -51,8 +52,12 @@ OPTICS = (
 )
 
 
-def tilt_columns(series: TiltSeries, of: SeriesForRelion) -> dict[str, np.ndarray]:
-    """What we know of every tilt, all tilts in file order, by RELION's columns."""
+def tilt_columns(series: TiltSeries, of: SeriesForRelion, has_matrix: bool) -> dict[str, np.ndarray]:
+    """What we know of every tilt, all tilts in file order, by RELION's columns.
+
+    Args:
+        has_matrix: the particles leave with an rlnMagMat, at whose frequencies RELION takes CTFs.
+    """
     o, n = series.optics, series.n_tilts
     defocus = A_PER_UM * grid_at(o.defocus_um, 0.5, 0.5, series.tilt_position)  # type: ignore[arg-type]
     half = 0.5 * A_PER_UM * per_tilt(o.defocus_delta_um.values, n)
@@ -60,8 +65,11 @@ def tilt_columns(series: TiltSeries, of: SeriesForRelion) -> dict[str, np.ndarra
     columns: dict[str, np.ndarray] = {names.DOSE: series.dose}
     columns |= dict(zip(names.TILTS, of.stage.angles_deg.T, strict=True))
     columns |= dict(zip(names.SHIFTS, of.stage.shift_A.T, strict=True))
-    columns |= {names.DEFOCUS_U: defocus + half, names.DEFOCUS_V: defocus - half}
-    columns |= {names.DEFOCUS_ANGLE: per_tilt(o.defocus_angle_deg.values, n), names.SCALE: tilt_scales(series)}
+    u, v, angle = defocus + half, defocus - half, per_tilt(o.defocus_angle_deg.values, n)
+    if has_matrix:
+        back = np.linalg.inv(np.asarray(o.magnification, np.float64))
+        u, v, angle = mapped_defocus(u, v, angle, back)
+    columns |= {names.DEFOCUS_U: u, names.DEFOCUS_V: v, names.DEFOCUS_ANGLE: angle, names.SCALE: tilt_scales(series)}
     if phase.any():
         columns[names.PHASE] = phase
     if is_damped(series):
@@ -80,6 +88,7 @@ def tilt_table(
     imported: Mapping[str, np.ndarray] | None,
     base: pd.DataFrame | None,
     keeps_deformation: bool,
+    has_matrix: bool,
 ) -> pd.DataFrame:
     """The table of the active tilts.
 
@@ -87,10 +96,11 @@ def tilt_table(
         imported: ``tilt_columns`` of the series as it was imported; what did not change since stays as in ``base``.
         base: the table it came from, or None.
         keeps_deformation: that of the table is still the one in force.
+        has_matrix: see ``tilt_columns``.
     """
     import pandas as pd
 
-    columns = tilt_columns(series, of)
+    columns = tilt_columns(series, of, has_matrix)
     if base is None:
         frame = pd.DataFrame({names.IMAGE: [image_name(path) for path in series.image_paths]})
         frame[NOMINAL] = of.stage.angles_deg[:, 1]

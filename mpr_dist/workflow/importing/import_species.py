@@ -194,11 +194,12 @@ def _about_aberrations(population: Population, table: ParticleTable, names: Sequ
         return
     for name in dict.fromkeys(names):
         optics = read_tilt_series(population.files(0).series(name).xml, volume_size_A=(1.0, 1.0, 1.0)).optics
-        if any(optics.zernike_odd) or any(optics.zernike_even):
+        if any(optics.zernike_odd) or any(optics.zernike_even) or not np.array_equal(optics.magnification, np.eye(2)):
             return
     yield (
-        "Aberrations of the particles (rlnOddZernike, rlnEvenZernike) are NOT APPLIED: they come with source add "
-        "--relion-tomograms optimisation_set.star, or refine --aberrations finds them anew."
+        "NOT APPLIED: aberrations of the particles (rlnOddZernike, rlnEvenZernike, rlnBeamTiltX/Y, rlnMagMat00..11): "
+        "they come with source add --relion-tomograms optimisation_set.star, or refine --aberrations and "
+        "--magnification find them anew."
     )
 
 
