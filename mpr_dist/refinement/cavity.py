@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpr_dist.maths.solve import Covariance, covariance, solve
+from mpr_dist.maths.solve import Covariance, posterior
 from mpr_dist.refinement.jacobian import Jacobian
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.linearisation import DEFOCUS, TURN, Linearisation
@@ -38,16 +38,14 @@ class Cavity:
 
 def cavities(state: State, evaluation: Evaluation, layout: Layout, data: tuple[SpeciesData, ...]) -> tuple[Cavity, ...]:
     """One per species, at a state and the evaluation of it; one pass over the images."""
-    blocks = covariance(evaluation.equations)
-    steps = solve(evaluation.equations)
+    blocks, steps = posterior(evaluation.equations, whole=False)
     found, start = [], 0
     for i, (particles, one) in enumerate(zip(state.particles, data, strict=True)):
         points = slice(start, start + len(particles))
         start += len(particles)
         passed = products(state.series, particles, one, layout, state.strength(i))
         jacobian = Jacobian(Linearisation.of(state.series, particles, i), layout, one.frozen is None)
-        posterior = _Posterior(jacobian, blocks, steps, points)
-        found.append(_cavity(passed, np.exp(state.log_scale), posterior))
+        found.append(_cavity(passed, np.exp(state.log_scale), _Posterior(jacobian, blocks, steps, points)))
     return tuple(found)
 
 

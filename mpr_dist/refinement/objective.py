@@ -269,10 +269,11 @@ def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
         geometric[layout.slices[each.name]] = not each.is_amplitude
     if not geometric.any() and not e.p.size:
         return np.zeros(layout.n_tilts)
-    s = e.s[np.ix_(geometric, geometric)]
-    blocks = covariance(NormalEquations(s, e.b[geometric], e.p, e.g[geometric], e.h, e.device))
+    s, place = e.s[np.ix_(geometric, geometric)], np.cumsum(geometric) - 1
+    chain = tuple(place[rows] for rows in e.chain)  # there are no amplitudes in it
+    geometry = NormalEquations(s, e.b[geometric], e.p, e.g[geometric], e.h, e.device, chain=chain)
+    blocks = covariance(geometry, whole=False)  # of one tilt at a time
     information = evaluation.series_information
-    place = np.cumsum(geometric) - 1
     out = np.zeros(layout.n_tilts)
     for t in range(layout.n_tilts):
         columns = layout.tilt_columns[t]
@@ -290,7 +291,7 @@ def _add_prior(equations: NormalEquations, offset: F64, prior: Precision) -> tup
     kept = device.resident(prior.series)
     held = device.put(prior.series) if kept is None else kept
     pull = held @ device.put(offset)
-    return replace(e, s=e.s + held, g=e.g - pull), -0.5 * float(offset @ device.take(pull))
+    return replace(e, s=e.s + held, g=e.g - pull, chain=prior.chain), -0.5 * float(offset @ device.take(pull))
 
 
 def _add_pose_prior(

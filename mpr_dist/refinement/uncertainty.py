@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mpr_dist.maths.solve import Covariance, covariance, solve
+from mpr_dist.maths.solve import Covariance, posterior, solve
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.refinement.classes.base import ParameterClass, PerTilt
@@ -65,9 +65,8 @@ def sigmas(
     particles: tuple[Particles, ...],
 ) -> Sigmas:
     """From evaluations of the final state against its own and the other half-map."""
-    blocks = covariance(own.equations)
-    steps = [solve(e.equations) for e in (own, cross)]
-    away, away_pose = steps[1][0] - steps[0][0], steps[1][1] - steps[0][1]
+    blocks, (step, step_pose) = posterior(own.equations)
+    away, away_pose = (b - a for a, b in zip((step, step_pose), solve(cross.equations), strict=True))
     series_added, share = np.zeros(layout.n_series), {}
     for each in layout.classes:
         where = layout.slices[each.name]

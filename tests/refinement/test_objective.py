@@ -21,9 +21,11 @@ from small_problem import (
     some_particles,
 )
 
+from mpr_dist.arrays import HOST
 from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.reference import projector_volume
 from mpr_dist.maths.rotations import euler_to_matrix, matrix_to_euler, rotation_z
+from mpr_dist.maths.solve import WithoutChain, WithoutPoints
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import Priors
@@ -373,6 +375,26 @@ def test_determined_parameters_lie_between_none_and_all(problem):
     data = data_of(a_series(), bare.particles[0], smooth_volumes(GRID), GRID)
     evaluation = evaluate(bare, bare, layout, precision(layout, bare.series, bare.particles, Priors()), (data,), None)
     assert not occam_at(bare, evaluation, layout).r.any()
+
+
+def test_successive_exposures_form_a_chain(problem):
+    """What couples others is exactly zero: eliminated first, the chain gives the same step and the same covariance."""
+    state, origin, prior, data = problem
+    e = evaluate(state, origin, FULL, prior, data, None).equations
+    alike = [FULL.slices[name] for name in ("image_warp_x", "image_warp_y", "stage_angles", "defocus")]
+    assert len(e.chain) == N_TILTS
+    assert sorted(np.concatenate(e.chain)) == sorted(np.concatenate([np.arange(p.start, p.stop) for p in alike]))
+    for i, rows in enumerate(e.chain):
+        for later in e.chain[i + 2 :]:
+            assert not e.s[np.ix_(rows, later)].any()
+    plain, chained = WithoutPoints(e, 0.0, HOST), WithoutChain(e, 0.0)
+    one, other = plain.covariance(whole=True), chained.covariance(whole=True)
+    sigma, of_poses = np.sqrt(np.diag(one.s)), np.sqrt(np.diagonal(one.p, axis1=1, axis2=2))
+    # rounding times the condition number, which priors keep below some 1e6
+    assert np.abs((other.s - one.s) / np.outer(sigma, sigma)).max() < 1e-8
+    assert np.abs((other.p - one.p) / (of_poses[:, :, None] * of_poses[:, None])).max() < 1e-8
+    for step, again, size in zip(plain.solution(), chained.solution(), (sigma, of_poses), strict=True):
+        assert np.abs((again - step) / size).max() < 1e-6
 
 
 def test_a_species_too_coarse_moves_no_ctf(problem):

@@ -21,7 +21,7 @@ from mpr_dist.imaging.particle_images import kernel_tables, load_particle_images
 from mpr_dist.imaging.passes import compare_images, insert_images
 from mpr_dist.imaging.reconstruct import fourier_sums, solve_map
 from mpr_dist.imaging.reference import species_fsc
-from mpr_dist.maths.solve import covariance, solve
+from mpr_dist.maths.solve import covariance, posterior, solve
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.jacobian import Jacobian
 from mpr_dist.refinement.linearisation import Linearisation
@@ -64,7 +64,7 @@ def phases() -> Phases:
         "Jacobian": (Jacobian.series, Jacobian.pose, Linearisation.of),
         "assembly": (evaluate,),
         "solve": (solve,),
-        "covariance": (covariance,),
+        "covariance": (covariance, posterior),
         "rest of the refinement": (refine_series,),
         INSERTION: (insert_images,),
         "publish and merge sums": (write_partial, merge),
