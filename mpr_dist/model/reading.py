@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
+
+# what a reader must not miss is written in capitals
+_LOUD = re.compile(r"\b(NOTE|NOT TAKEN OVER|NOT APPLIED|TRANSPOSED)\b")
 
 
 def counted(number: int, one: str, more: str = "") -> str:
@@ -55,8 +59,15 @@ class Reading:
 
     @property
     def paragraph(self) -> str:
-        """All of it, what was dropped at the end."""
-        return " ".join((*self.sentences, self._dropped_sentence))
+        """All of it but the warnings, what was dropped at the end."""
+        calm = (_calm_and_loud(text)[0] for text in self.sentences)
+        return " ".join((*(text for text in calm if text), self._dropped_sentence))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must not miss, a line each; every one begins with NOTE or NOT."""
+        loud = (_calm_and_loud(text)[1] for text in self.sentences)
+        return tuple(text if text.startswith("NOT") else f"NOTE: {text}" for text in loud if text)
 
     def plus(self, *notes: str, dropped: Iterable[Dropped] = ()) -> Reading:
         """With more notes, and more that was dropped; counts of 0 are passed over."""
@@ -77,3 +88,11 @@ class Reading:
         if not self.dropped:
             return "Dropped: nothing."
         return f"Dropped: {'; '.join(f'{d.counted} ({d.reason})' for d in self.dropped)}."
+
+
+def _calm_and_loud(text: str) -> tuple[str, str]:
+    """What of a text goes into the paragraph, and what goes on a line of its own."""
+    calm, mark, loud = text.partition("NOTE: ")
+    if mark:
+        return calm.rstrip(), mark + loud
+    return ("", text) if _LOUD.search(text) else (text, "")

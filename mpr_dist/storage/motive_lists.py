@@ -202,8 +202,8 @@ def _halves(found: MotiveList) -> tuple[I8, str]:
         return found.half, f"Half-sets: {found.half_note}, {first} and {len(found.half) - first}."
     half = (np.arange(len(found.tomogram)) % 2 + 1).astype(np.int8)
     return half, (
-        "Half-sets: none in the list; rows alternate between 1 and 2. Half-maps made from other half-sets are not "
-        "independent of these."
+        "Half-sets: none in the list; rows alternate between 1 and 2. NOTE: half-maps made from other half-sets are "
+        "not independent of these."
     )
 
 

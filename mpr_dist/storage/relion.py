@@ -29,6 +29,7 @@ ORIGIN_A = tuple(f"rlnOrigin{axis}Angst" for axis in "XYZ")
 ORIGIN_PX = tuple(f"rlnOrigin{axis}" for axis in "XYZ")
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 SUBTOMOGRAM = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
+_ANGLES_SAID = "Angles: rlnAngleRot/Tilt/Psi."
 TILT_SERIES_PIXEL, IMAGE_PIXEL = "rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize"
 
 
@@ -206,8 +207,8 @@ def _coordinates(columns: Columns, pixel_A: float | None, is_warp: bool) -> tupl
         note = "Coordinates: rlnCenteredCoordinateX/Y/ZAngst, in A from the centre of the tomogram."
         if is_warp:
             note += (
-                " The names come from Warp: if RELION made them from a binned export of before July 2026, they may be"
-                " wrong by the binning."
+                " NOTE: the names come from Warp: if RELION made them from a binned export of before July 2026, they"
+                " may be wrong by the binning."
             )
         return columns.numbers(*CENTRED), True, note
     coordinates = columns.numbers(*CORNER)
@@ -283,16 +284,16 @@ def _angles(columns: Columns) -> tuple[F64, str]:
     if columns.has_any(*SUBTOMOGRAM):
         outer = euler_to_matrix(columns.numbers(*SUBTOMOGRAM))
         angles = matrix_to_euler(outer @ euler_to_matrix(angles))
-        note += " rlnTomoSubtomogramRot/Tilt/Psi turn them and the shifts."
+        note = note.replace(_ANGLES_SAID, f"{_ANGLES_SAID} rlnTomoSubtomogramRot/Tilt/Psi turn them and the shifts.")
     return angles, note
 
 
 def _in_degrees(angles: F64) -> tuple[F64, str]:
     """Some versions of Warp multiplied angles by 57.3 once too often; a tilt, which is an arc cosine, gives it away."""
-    note, largest = "Angles: rlnAngleRot/Tilt/Psi.", float(np.abs(angles).max(initial=0.0))
+    note, largest = _ANGLES_SAID, float(np.abs(angles).max(initial=0.0))
     if largest <= 720:
         return angles, note
-    note += f" Some are as large as {largest:.0f} degrees: some versions of Warp wrote angles multiplied by 57.3"
+    note += f" NOTE: some are as large as {largest:.0f} degrees: some versions of Warp wrote angles multiplied by 57.3"
     tilt = np.abs(angles[:, 1])
     if tilt.max() > 720 and tilt.max() <= np.rad2deg(180.0) * 1.001:
         return angles / np.rad2deg(1.0), f"{note}, so all were DIVIDED by 57.2958."
@@ -303,7 +304,7 @@ def _half_sets(columns: Columns, name: str) -> tuple[I8, str]:
     if not columns.has(name):
         half = (np.arange(len(columns)) % 2 + 1).astype(np.int8)
         note = f"Half-sets: no {name}; rows alternate between 1 and 2."
-        return half, f"{note} Half-maps made from other half-sets are not independent of these."
+        return half, f"{note} NOTE: half-maps made from other half-sets are not independent of these."
     values = columns.numbers(name)[:, 0]
     known = np.isin(values, (1, 2))
     if not known.all():
@@ -313,7 +314,7 @@ def _half_sets(columns: Columns, name: str) -> tuple[I8, str]:
     note = f"Half-sets: {name}, {first} and {second}."
     return values.astype(
         np.int8
-    ), note if first and second else note + " One half-set is empty: no FSC can be computed."
+    ), note if first and second else note + " NOTE: one half-set is empty, no FSC can be computed."
 
 
 def _read_m(columns: Columns, notes: list[str]) -> ParticleTable:

@@ -7,11 +7,12 @@ import json
 import numpy as np
 
 from mpr_dist.maths.rotations import euler_to_matrix
-from mpr_dist.model.reading import Dropped
+from mpr_dist.model.reading import Dropped, Reading
 from mpr_dist.storage.mrc import read_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import read_poses
 from mpr_dist.workflow.checking.findings import Findings
+from mpr_dist.workflow.state.create import told
 
 TOPICS = ("Positions: ", "Shifts: ", "Angles: ", "Units: ", "Names: ", "Dropped: ")
 
@@ -30,6 +31,21 @@ def test_source_is_told(project, mpr, tmp_path):
     assert reading["dropped"] == [{"what": "tilts", "count": 2, "reason": "beyond the limit, of highest dose"}]
     assert "Dropped: 2 tilts (beyond the limit, of highest dose)." in lines[1]
     assert record["series"] == {"TS_01": {"tilts": 5, "of": 7}}
+
+
+def test_what_must_not_be_missed_has_a_line_of_its_own():
+    """NOTE, NOT TAKEN OVER and NOT APPLIED stand after the paragraph, one a line; for scripts nothing moves."""
+    halves = "Half-sets: alternate. NOTE: half-maps are not independent."
+    notes = ("Masks: 3.", "NOT TAKEN OVER: rlnX.", "NOTE: it looks like O.", "TS_1: 25 are NOT APPLIED.")
+    reading = Reading(positions="Positions: in A.", halves=halves, notes=notes)
+    assert told(reading) == [
+        "  Positions: in A. Half-sets: alternate. Masks: 3. Dropped: nothing.",
+        "  NOTE: half-maps are not independent.",
+        "  NOT TAKEN OVER: rlnX.",
+        "  NOTE: it looks like O.",
+        "  NOTE: TS_1: 25 are NOT APPLIED.",
+    ]
+    assert (reading.record()["halves"], reading.record()["notes"]) == (halves, list(notes))
 
 
 def test_one_is_not_many():

@@ -138,7 +138,7 @@ def test_odd_sizes_of_tomograms(relion_project, own_project, project, tmp_path):
     maps = (relion / "half1.mrc", relion / "half2.mrc", relion / "mask.mrc")
     table = next(root.glob("*particles.star"))
     summary = add_species(pop, SpeciesRequest("phantom", *maps, table, 128.0, "O"))
-    assert f"Odd sizes of tomograms (a: x {size[0] + 1} px)" in " ".join(summary.lines)
+    assert f"NOTE: odd sizes of tomograms (a: x {size[0] + 1} px)" in " ".join(summary.lines)
     poses = read_poses(load_population(pop).files(0).series(NAME).poses)["phantom"]
     centred = read_particles(table).position_A
     half = (size + np.array([1, 0, 0])) * project.settings.pixel_A / 2

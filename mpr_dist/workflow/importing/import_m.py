@@ -234,7 +234,7 @@ def _linked(table: ParticleTable, by_hash: Mapping[str, str]) -> ParticleTable:
 def _not_applied(species: MSpecies) -> Iterator[str]:
     if species.ewald:
         option = "on" if species.ewald > 0 else "reversed"
-        yield f"M took the Ewald sphere as curved: refine with --ewald {option} to do the same."
+        yield f"NOTE: M took the Ewald sphere as curved: refine with --ewald {option} to do the same."
 
 
 def _advice(options: Mapping[str, str]) -> str:

@@ -186,7 +186,7 @@ def _about_numbers(kept: Sequence[_Candidate]) -> list[str]:
     """Sentences about doses, weights, odd sizes and headers."""
     sentences = []
     if min(float(c.relion.dose.min()) for c in kept) > 0:
-        sentences.append("No tilt has dose 0: does rlnMicrographPreExposure include the tilt itself?")
+        sentences.append("NOTE: no tilt has dose 0: does rlnMicrographPreExposure include the tilt itself?")
     if any(n % 2 for c in kept for n in (*c.kind[0], *c.kind[2])):
         sentences.append("Odd sizes: RELION turns about n // 2 and counts from n / 2; both are kept.")
     if any(not c.made.series.weights.weight.is_trivial for c in kept):
@@ -196,7 +196,7 @@ def _about_numbers(kept: Sequence[_Candidate]) -> list[str]:
     off = [c for c in kept if c.header_A > 0 and abs(c.header_A / c.relion.pixel_A - 1) > PIXEL_TOLERANCE]
     if off:
         sentences.append(
-            f"Headers of images of {len(off)} series say {off[0].header_A:g} A per pixel, which is ignored."
+            f"NOTE: headers of images of {len(off)} series say {off[0].header_A:g} A per pixel, which is ignored."
         )
     return sentences
 

@@ -183,8 +183,8 @@ def _about_odd_sizes(population: Population, table: ParticleTable, names: Sequen
     found = "; ".join(f"{name}: {', '.join(axes)} px" for name, axes in odd.items() if axes)
     if table.centred and found:
         yield (
-            f"Odd sizes of tomograms ({found}): RELION counts centred coordinates from n / 2 but projects about n // 2"
-            ", half a pixel apart; n / 2 was taken for both, as Warp does."
+            f"NOTE: odd sizes of tomograms ({found}): RELION counts centred coordinates from n / 2 but projects about "
+            "n // 2, half a pixel apart; n / 2 was taken for both, as Warp does."
         )
 
 

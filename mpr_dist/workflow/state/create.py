@@ -122,5 +122,5 @@ def opened(path: Path) -> Iterator[Population]:
 
 
 def told(reading: Reading) -> list[str]:
-    """The one paragraph in which an importer says how it understood what it read; terminals fold it."""
-    return [f"  {reading.paragraph}"]
+    """The one paragraph in which an importer says how it understood what it read, and a line for every warning."""
+    return [f"  {reading.paragraph}", *(f"  {warning}" for warning in reading.warnings)]
