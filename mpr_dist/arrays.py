@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -26,6 +27,11 @@ WORKERS_PER_CARD = "MPR_DIST_WORKERS_PER_CARD"
 SHARED = 0.92
 # of what is free when a worker opens the card: others may be about to take some
 TAKEN = 0.9
+# of a card's room: an array that stays there from one series to the next, and sums that wait there
+LASTING = 0.125
+WAITING = 0.25
+# of sums that come down to the host at a time, at least one plane
+SETTLED_BYTES = 64 << 20
 T = TypeVar("T")
 
 
@@ -51,16 +57,32 @@ class Device:
         """An array of this device, on the host."""
         return np.asarray(values)
 
-    def resident(self, values: Any) -> Any:
-        """The same as ``put`` for a large array that does not change: kept until ``release``. None: no room for it."""
+    def resident(self, values: Any, lasting: bool = False) -> Any:
+        """The same as ``put`` for a large array that does not change: kept until ``release``. None: no room for it.
+
+        lasting: wanted for many series; kept while the host has it, if it takes little of the room.
+        """
         return values
+
+    def adopt(self, values: Any, there: Any) -> None:
+        """What ``resident(values, lasting=True)`` gives from now on: the same values, which are there already."""
+
+    def sums_of(self, values: Any) -> Any:
+        """What is to be added to an array of the host comes here: zeros of its shape, the same ones until ``settle``.
+
+        None: they would take too much of the room.
+        """
+        return values
+
+    def settle(self) -> None:
+        """Add what waits in ``sums_of`` to the arrays of the host, where nobody uses it any more."""
 
     def room_bytes(self) -> int:
         """What may still be allocated."""
         return 1 << 62
 
-    def release(self) -> None:
-        """Give back what is not in use."""
+    def release(self, all_of_it: bool = True) -> None:
+        """Give back what is not in use; all_of_it: also what would last or wait."""
 
     def wait(self) -> None:
         """Until all that was launched is done."""
@@ -101,19 +123,64 @@ class AnyCard(Device):
     real = np.float32
 
     def __init__(self) -> None:
+        # by the id of the host's array, which is kept as well, or known to live: its id belongs to it while it does
         self._residents: dict[int, tuple[Any, Any]] = {}
+        self._lasting: dict[int, tuple[weakref.ref[Any], Any]] = {}
+        self._sums: dict[int, tuple[weakref.ref[Any], Any]] = {}
 
-    def resident(self, values: Any) -> Any:
-        known = self._residents.get(id(values))
+    def resident(self, values: Any, lasting: bool = False) -> Any:
+        if type(values) is not np.ndarray:  # it is there already
+            return self.put(values)
+        known = self._lasting.get(id(values)) or self._residents.get(id(values))
         if known is None:
-            if 2 * values.nbytes > self.room_bytes():
+            room = self.room_bytes()
+            if 2 * values.nbytes > room:
                 return None
-            # the host's array is kept as well: its id belongs to it while it lives
-            known = self._residents[id(values)] = values, self.put(values)
+            there = self.put(values)
+            if lasting and values.nbytes <= LASTING * room:
+                self._lasting[id(values)] = _while_alive(values, self._lasting), there
+            else:
+                self._residents[id(values)] = values, there
+            return there
         return known[1]
 
-    def release(self) -> None:
+    def adopt(self, values: Any, there: Any) -> None:
+        if values.nbytes <= LASTING * self.room_bytes():
+            self._lasting[id(values)] = _while_alive(values, self._lasting), there
+
+    def sums_of(self, values: Any) -> Any:
+        known = self._sums.get(id(values))
+        if known is None:
+            if values.nbytes > WAITING * self.room_bytes():
+                return None
+            try:
+                there = self.xp.zeros(values.shape, values.dtype)
+            except MemoryError:  # others were faster
+                return None
+            known = self._sums[id(values)] = _while_alive(values, self._sums), there
+        return known[1]
+
+    def settle(self) -> None:
+        for reference, there in list(self._sums.values()):
+            values = reference()
+            if values is not None:
+                step = max(1, SETTLED_BYTES // max(1, values[0, :1].nbytes))
+                for half, start in np.ndindex(len(values), -(-values.shape[1] // step)):
+                    part = half, slice(start * step, (start + 1) * step)
+                    values[part] += self.take(there[part])
+        self._sums.clear()
+
+    def release(self, all_of_it: bool = True) -> None:
         self._residents.clear()
+        if all_of_it:
+            self.settle()
+            self._lasting.clear()
+
+
+def _while_alive(values: Any, table: dict[int, Any]) -> weakref.ref[Any]:
+    """Its entry leaves the table when an array of the host does: nobody can ask for it any more."""
+    key = id(values)
+    return weakref.ref(values, lambda _: table.pop(key, None))
 
 
 class Card(AnyCard):
@@ -147,8 +214,8 @@ class Card(AnyCard):
     def room_bytes(self) -> int:
         return max(0, self.limit_bytes - int(self._pool.used_bytes()))
 
-    def release(self) -> None:
-        super().release()
+    def release(self, all_of_it: bool = True) -> None:
+        super().release(all_of_it)
         self.xp.fft.config.get_plan_cache().clear()
         self._pool.free_all_blocks()
         # memory of the host, through which arrays go to the card

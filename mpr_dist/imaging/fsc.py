@@ -7,12 +7,16 @@ some shell are random, and taken out (Chen et al. 2013, Ultramicroscopy 135, 24)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.errors import InputError
-from mpr_dist.maths.fourier import crop_or_pad_real, shell_sums, shells, to_fourier, to_real
-from mpr_dist.units import C64, F32, F64
+from mpr_dist.maths.filters import occupied
+from mpr_dist.maths.fourier import crop_or_pad_real, shell_sums, shells, to_fourier_on, to_real_on
+from mpr_dist.maths.kernels.cards import correlate_shells_on
+from mpr_dist.units import F64
 
 RANDOMISE_BELOW = 0.8
 THRESHOLD = 0.143
@@ -55,92 +59,97 @@ def frequencies_per_A(box_px: int, pixel_size_A: float) -> F64:
     return np.asarray(np.arange(box_px // 2 + 1) / (box_px * pixel_size_A))
 
 
-def fsc(a: F32, b: F32, workers: int = 1) -> F64:
+def fsc(a: Any, b: Any, device: Device = HOST) -> F64:
     """Fourier shell correlation of two cubes (n, n, n) of float32: (n//2 + 1,) float64; 0 where a shell is empty.
 
-    FSC(k) = sum Re(A conj B) / sqrt(sum |A|^2 sum |B|^2) over the coefficients whose radius rounds to k.
+    FSC(k) = sum Re(A conj B) / sqrt(sum |A|^2 sum |B|^2) over the coefficients whose radius rounds to k. The cubes lie
+    on the device or on the host, the curve comes to the host.
     Raises InputError unless both are cubes of the same size.
     """
     _check_cubes(a, b)
-    return _correlate(to_fourier(_single(a), workers=workers), to_fourier(_single(b), workers=workers))
+    first, second = (to_fourier_on(device, device.put(each, np.float32)) for each in (a, b))
+    return _correlate(first, second, device)
 
 
 def masked_fsc(
-    half1: F32, half2: F32, mask: F32, pixel_size_A: float, seed: int = 0, workers: int = 1, copies: int = 1
+    half1: Any, half2: Any, mask: Any, pixel_size_A: float, seed: int = 0, copies: int = 1, device: Device = HOST
 ) -> FscCurves:
-    """All curves for two half-maps (n, n, n) float32 and a soft mask of the same shape.
+    """All curves for two half-maps (n, n, n) float32 and a soft mask of the same shape, on the device or the host.
 
     Phases are random from the first shell where the unmasked curve is below 0.8; the correction starts 2 shells later
     (of the box in which the maps were made, if they were padded), before that the masked curve stands. The same
-    ``seed`` gives the same curves. ``copies`` is the order of the point group that was imposed on the maps.
+    ``seed`` gives the same curves; random numbers are the host's whatever the device, so a card's curves are the
+    host's to float32 rounding. ``copies`` is the order of the point group that was imposed on the maps.
     Raises InputError if shapes differ.
     """
     _check_cubes(half1, half2, mask)
     n = len(half1)
-    spectra = [to_fourier(_single(half), workers=workers) for half in (half1, half2)]
-    unmasked = _correlate(*spectra)
+    halves, mask = [device.put(half) for half in (half1, half2)], device.put(mask)
+    spectra = [to_fourier_on(device, device.put(half, np.float32)) for half in halves]
+    unmasked = _correlate(spectra[0], spectra[1], device)
     start = first_shell_below(unmasked, RANDOMISE_BELOW)
-    masked = fsc(half1 * mask, half2 * mask, workers)
+    masked = fsc(halves[0] * mask, halves[1] * mask, device)
     if start > n // 2:
         randomised, corrected = np.zeros_like(masked), masked.copy()
     else:
-        edge = _support_px(half1, half2)
-        inner = spectra if edge == n else [_cropped(half, edge, workers) for half in (half1, half2)]
-        noisy = [noise * mask for noise in _randomised(inner, round(start * edge / n), n, seed, workers)]
-        randomised = fsc(noisy[0], noisy[1], workers)
+        edge = _support_px(halves, device)
+        inner = spectra if edge == n else [_cropped(half, edge, device) for half in halves]
+        noisy = [noise * mask for noise in _randomised(inner, round(start * edge / n), n, seed, device)]
+        randomised = fsc(noisy[0], noisy[1], device)
         corrected = _correct(masked, randomised, start + -(-2 * n // edge))
     resolution = resolution_A(corrected, pixel_size_A, n, THRESHOLD)
-    if significance(corrected, first_shell_below(corrected, THRESHOLD), mask, copies) < SIGNIFICANT:
+    if significance(corrected, first_shell_below(corrected, THRESHOLD), mask, copies, device) < SIGNIFICANT:
         resolution = float("inf")
     return FscCurves(pixel_size_A, n, unmasked, masked, randomised, corrected, start, resolution)
 
 
-def _support_px(*volumes: F32) -> int:
+def _support_px(volumes: list[Any], device: Device) -> int:
     """Even edge of the centred cube outside of which all volumes are 0; the box's own unless that is much larger."""
     n = len(volumes[0])
-    inside = [np.flatnonzero(v.any(axis=axes)) - n // 2 for v in volumes for axes in ((1, 2), (0, 2), (0, 1))]
+    inside = [np.flatnonzero(line) - n // 2 for volume in volumes for line in occupied(volume, device)]
     reach = max((max(-int(i[0]), int(i[-1]) + 1) for i in inside if i.size), default=n // 2)
     return 2 * reach if 2 * reach < PADDED * n else n
 
 
-def _cropped(volume: F32, edge: int, workers: int) -> C64:
-    return to_fourier(crop_or_pad_real(_single(volume), edge), workers=workers)
+def _cropped(volume: Any, edge: int, device: Device) -> Any:
+    return to_fourier_on(device, crop_or_pad_real(device.put(volume, np.float32), edge, device))
 
 
-def _randomised(spectra: list[C64], first_shell: int, n: int, seed: int, workers: int) -> list[F32]:
+def _randomised(spectra: list[Any], first_shell: int, n: int, seed: int, device: Device) -> list[Any]:
     """Maps (n, n, n) with random phases, made in the box that the given transforms belong to.
 
     Noise that filled all of a padded box would be thin where the maps are.
     """
     generator = np.random.default_rng(seed)
-    noise = [randomise_phases(each, max(1, first_shell), generator, workers) for each in spectra]
-    return [crop_or_pad_real(to_real(each, (len(each),) * 3, workers), n) for each in noise]
+    noise = [randomise_phases(each, max(1, first_shell), generator, device) for each in spectra]
+    return [crop_or_pad_real(to_real_on(device, each, (len(each),) * 3), n, device) for each in noise]
 
 
-def significance(curve: F64, n_shells: int, mask: F32, copies: int) -> float:
+def significance(curve: F64, n_shells: int, mask: Any, copies: int, device: Device = HOST) -> float:
     """How many standard deviations of pure noise the curve rises above zero in shells 1 to ``n_shells`` - 1 together.
 
     Shell k holds about 2 pi k^2 v / copies independent coefficients: symmetry repeats each ``copies`` times, and a mask
     ties neighbours together, v = (sum m^2)^2 / (n^3 sum m^4) being the share of the box it leaves.
     """
-    power = np.square(mask, dtype=np.float64)
-    share = power.sum() ** 2 / max(np.square(power).sum(), 1e-30) / power.size
+    power = device.xp.square(mask, dtype=np.float64)
+    second, fourth = device.take(device.xp.stack([power.sum(), device.xp.square(power).sum()]))
+    share = second**2 / max(fourth, 1e-30) / power.size
     k = np.arange(1, max(n_shells, 2))
     count = 2.0 * np.pi * k**2 * share / copies
     return float((count * curve[k]).sum() / np.sqrt(max(count.sum(), 1e-30)))
 
 
-def randomise_phases(spectrum: C64, first_shell: int, generator: np.random.Generator, workers: int = 1) -> C64:
+def randomise_phases(spectrum: Any, first_shell: int, generator: np.random.Generator, device: Device = HOST) -> Any:
     """The half-complex transform of a cube with random phases from ``first_shell`` on and unchanged amplitudes.
 
     The phases are those of real white noise, so the result is the transform of a real map: coefficients that are
-    stored together with their Hermitian mate (x = 0 and x = Nyquist) stay conjugate.
+    stored together with their Hermitian mate (x = 0 and x = Nyquist) stay conjugate. The noise is made on the host.
     """
-    n = spectrum.shape[0]
-    noise = to_fourier(generator.standard_normal((n,) * 3, dtype=np.float32), workers=workers)
-    size = np.abs(noise)
-    phasor = np.where(size > 0, noise / np.where(size > 0, size, 1.0), 1.0)
-    return np.where(shells(n) >= first_shell, spectrum * phasor, spectrum).astype(np.complex64)
+    n, xp = spectrum.shape[0], device.xp
+    noise = to_fourier_on(device, device.put(generator.standard_normal((n,) * 3, dtype=np.float32)))
+    size = xp.abs(noise)
+    phasor = xp.where(size > 0, noise / xp.where(size > 0, size, 1.0), 1.0)
+    return xp.where(shells(n, device=device) >= first_shell, spectrum * phasor, spectrum).astype(np.complex64)
 
 
 def first_shell_below(curve: F64, threshold: float) -> int:
@@ -178,17 +187,16 @@ def _correct(masked: F64, randomised: F64, start: int) -> F64:
     return corrected
 
 
-def _correlate(a: C64, b: C64) -> F64:
-    cross, power_a, power_b = shell_sums((a * b.conj()).real, np.square(np.abs(a)), np.square(np.abs(b)))
+def _correlate(a: Any, b: Any, device: Device) -> F64:
+    if device.is_card:
+        cross, power_a, power_b = device.take(correlate_shells_on(device, a, b)).sum(axis=0).T
+    else:
+        cross, power_a, power_b = shell_sums((a * b.conj()).real, np.square(np.abs(a)), np.square(np.abs(b)))
     norm = np.sqrt(power_a * power_b)
     return np.asarray(np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0))
 
 
-def _single(volume: F32) -> F32:
-    return np.asarray(volume, np.float32)
-
-
-def _check_cubes(*volumes: F32) -> None:
+def _check_cubes(*volumes: Any) -> None:
     first = volumes[0].shape
     if len(first) != 3 or len(set(first)) != 1 or any(v.shape != first for v in volumes):
         raise InputError(f"the FSC needs cubes of one size, got {', '.join(str(v.shape) for v in volumes)}")

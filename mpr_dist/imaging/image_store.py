@@ -180,7 +180,7 @@ class ImageRoom:
     """Memory for images, ``bytes_left`` of it (None: no limit); what does not fit goes to files in ``scratch``.
 
     With a card they lie there, as far as half of its room goes; the rest is for what is computed with them. A context:
-    at its end the files are gone, and what the card kept.
+    at its end the files are gone, and what the card kept of this series.
     """
 
     def __init__(self, bytes_left: int | None = None, scratch: Path | None = None, device: Device = HOST) -> None:
@@ -198,6 +198,8 @@ class ImageRoom:
         """Zeros of this shape, where there is room for them."""
         if not self.device.is_card:
             return self._place_on_host(shape)
+        if 2 * values_bytes(shape) > self.device.room_bytes():
+            self.device.settle()  # a card has better use for the room of sums that wait for the next series
         if 2 * values_bytes(shape) > self.device.room_bytes():
             return CardStream(self._place_on_host(shape), self.device)
         try:
@@ -223,4 +225,4 @@ class ImageRoom:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._files.close()
-        self.device.release()
+        self.device.release(all_of_it=False)

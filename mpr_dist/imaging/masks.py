@@ -81,7 +81,7 @@ def useless_mask(mask: F32, pixel_size_A: float, diameter_A: float | None = None
 
 def reference_mask(mask: F32) -> F32:
     """Soft mask (0 to 1, float32) for the reference that particles are compared with: M's 3 px and 6 px."""
-    return soft_mask(mask, REFERENCE_EXTEND_PX, REFERENCE_EDGE_PX)
+    return np.asarray(soft_mask(mask, REFERENCE_EXTEND_PX, REFERENCE_EDGE_PX))
 
 
 def fsc_mask(mask: F32, pixel_size_A: float, resolution_A: float) -> F32:
@@ -93,7 +93,7 @@ def fsc_mask(mask: F32, pixel_size_A: float, resolution_A: float) -> F32:
     """
     h = np.floor(3.0 * max(1.0, min(resolution_A / (2.0 * pixel_size_A), len(mask))) + 0.5)
     h = min(float(h), len(mask) / 8.0)
-    return soft_mask(mask, h, h)
+    return np.asarray(soft_mask(mask, h, h))
 
 
 def _edge_of(density: F32) -> int:

@@ -54,6 +54,7 @@ def backproject(
 ) -> None:
     """Add the images of one series to the accumulators (in place; order does not matter).
 
+    Images on a card may leave their sums there, until ``settle`` of that device.
     Raises SeriesError when a contribution exceeds the range of the fixed point; nothing else can be trusted then, so
     the caller throws the accumulators away.
     """

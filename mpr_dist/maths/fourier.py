@@ -7,12 +7,14 @@ The origin of a map is voxel n//2 on every axis; its half-complex transform has 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.fft
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.errors import InputError
-from mpr_dist.units import C64, F32, F64, I64
+from mpr_dist.units import C64, F32, F64
 
 
 def to_fourier(real: F32, ndim: int | None = None, workers: int = 1) -> C64:
@@ -31,20 +33,31 @@ def to_real(spectrum: C64, shape: Sequence[int], workers: int = 1) -> F32:
     return np.ascontiguousarray(np.fft.fftshift(real, axes=axes))
 
 
+def to_fourier_on(device: Device, real: Any) -> Any:
+    """``to_fourier`` of a map or an image of a device, over all its axes."""
+    return device.fft.rfftn(device.xp.fft.ifftshift(real))
+
+
+def to_real_on(device: Device, spectrum: Any, shape: Sequence[int]) -> Any:
+    """``to_real`` of such a transform."""
+    real = device.fft.irfftn(spectrum, s=tuple(shape))
+    return device.xp.ascontiguousarray(device.xp.fft.fftshift(real))
+
+
 def _last_axes(total: int, ndim: int | None) -> tuple[int, ...]:
     return tuple(range(-(total if ndim is None else ndim), 0))
 
 
-def shells(n: int, ndim: int = 3) -> I64:
-    """Radius of every coefficient of a half-complex transform, rounded to whole Fourier pixels.
+def shells(n: int, ndim: int = 3, device: Device = HOST) -> Any:
+    """Radius of every coefficient of a half-complex transform, rounded to whole Fourier pixels, on a device.
 
     int64 (n, ..., n, n//2 + 1) with ``ndim`` axes; corners beyond Nyquist keep their radius, up to n/2 sqrt(ndim).
     """
-    full = np.square(np.rint(np.fft.fftfreq(n) * n))
-    squared = np.square(np.arange(n // 2 + 1, dtype=np.float64))
+    full = device.put(np.square(np.rint(np.fft.fftfreq(n) * n)))
+    squared = device.put(np.square(np.arange(n // 2 + 1, dtype=np.float64)))
     for _ in range(ndim - 1):
         squared = full.reshape(-1, *[1] * squared.ndim) + squared
-    return np.rint(np.sqrt(squared)).astype(np.int64)
+    return device.xp.rint(device.xp.sqrt(squared)).astype(np.int64)
 
 
 def hermitian_weights(n: int) -> F64:
@@ -82,9 +95,9 @@ def radial_profile(values: F32) -> F64:
     return np.asarray(sums / counts)
 
 
-def crop_or_pad_real(volume: F32, n: int) -> F32:
+def crop_or_pad_real(volume: Any, n: int, device: Device = HOST) -> Any:
     """The same map or image in a box of n px on every axis; voxel n//2 stays the origin, new voxels are zero."""
-    out = np.zeros((n,) * volume.ndim, volume.dtype)
+    out = device.xp.zeros((n,) * volume.ndim, volume.dtype)
     source, target = [], []
     for size in volume.shape:
         before = size // 2 - n // 2

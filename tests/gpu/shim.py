@@ -48,6 +48,22 @@ class Memory:
 MEMORY = Memory()
 
 
+class Traffic:
+    """Bytes that went to the pretended card and came from it, and how often the host waited for them."""
+
+    def __init__(self) -> None:
+        self.up = self.down = self.waits = 0
+
+    def since(self) -> tuple[int, int, int]:
+        """What there was since this was asked last: bytes up, bytes down, waits."""
+        found = self.up, self.down, self.waits
+        self.__init__()  # type: ignore[misc]
+        return found
+
+
+TRAFFIC = Traffic()
+
+
 class StrictArray(np.ndarray):
     """An array of the pretended card."""
 
@@ -68,7 +84,17 @@ class StrictArray(np.ndarray):
         self.view(np.ndarray)[_plain(place)] = _plain(values)
 
     def __float__(self) -> float:
-        return float(self.view(np.ndarray))
+        return float(_number(self))
+
+    def __bool__(self) -> bool:
+        return bool(_number(self))
+
+
+def _number(array: StrictArray) -> np.ndarray:
+    """A number that the host asks a card for."""
+    TRAFFIC.waits += 1
+    TRAFFIC.down += array.nbytes
+    return array.view(np.ndarray)
 
 
 def _plain(value: Any) -> Any:
@@ -131,9 +157,13 @@ class ShimCard(AnyCard):
     def put(self, values: Any, dtype: Any = None) -> Any:
         if isinstance(values, StrictArray):
             return _strict(np.asarray(_plain(values), dtype, order="C"))
-        return _strict(np.array(values, dtype, order="C"))
+        there = np.array(values, dtype, order="C")
+        TRAFFIC.up += there.nbytes
+        return _strict(there)
 
     def take(self, values: Any) -> Any:
+        TRAFFIC.waits += 1
+        TRAFFIC.down += values.nbytes
         return np.array(_plain(values))
 
     def room_bytes(self) -> int:

@@ -134,5 +134,5 @@ def test_a_card_without_room_for_both_references_gives_the_same_bits(shim_card):
     """One half-set's reference after the other."""
     problem = a_problem(n_extra=1)
     first = on_card(shim_card, problem)
-    shim_card.resident = lambda values: None
+    shim_card.resident = lambda values, lasting: None
     assert on_card(shim_card, problem).tobytes() == first.tobytes()

@@ -15,7 +15,7 @@ ARCHES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 FUSED = [("compare", "compare", {"N_EXTRA": n, "CURVED": c}) for n in range(MOST_EXTRA + 1) for c in (0, 1)]
 INSERTION = [("insert", "insert", {"CURVED": c}) for c in (0, 1)]
 OTHERS = [("extract", "cut", {}), ("extract", "pack", {}), ("symmetrise", "symmetrise", {})]
-OTHERS += [("shells", "ring_means", {}), ("shells", "shell_sums", {})]
+OTHERS += [("shells", "ring_means", {}), ("shells", "shell_sums", {}), ("shells", "correlate_shells", {})]
 OTHERS += [("rates", "multiply_add", {}), ("rates", "add_whole", {})]
 
 pytestmark = pytest.mark.skipif(

@@ -46,10 +46,24 @@ def fsc(one, other):
     return cross[1:] / np.sqrt(first[1:] * second[1:])
 
 
-def test_half_maps_of_an_iteration_are_those_of_the_host(on_card, card, project, tmp_path):
-    """From the same start: FSC above 0.999 in every shell; a second run on a real card has the same bits."""
+def test_half_maps_of_an_iteration_are_those_of_the_host(on_card, card, project, tmp_path, monkeypatch):
+    """From the same start: FSC above 0.999 in every shell; a second run on a real card has the same bits.
+
+    The reference is made on the card and stays there: it never goes up.
+    """
     here = iterated(tmp_path / "here", project, Resources())
-    there = iterated(tmp_path / "there", project, on_card)
+    put, shapes = card.put, set()
+
+    def watched(values, dtype=None):
+        shapes.add(np.shape(values))
+        return put(values, dtype)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "put", watched)
+        there = iterated(tmp_path / "there", project, on_card)
+    n = there.species_named("phantom").species.box_px
+    assert (n, n, n) in shapes
+    assert (2, n + 3, n + 3, n // 2 + 2, 2) not in shapes
     for one, other in zip(halves(here), halves(there), strict=True):
         assert fsc(one, other).min() > 0.999
     if card.name == "gpu":

@@ -61,6 +61,7 @@ def half_maps(drawn, data, state):
     series, particles = state.series, state.particles[0]
     images = replace(data.images, xy_A=project(series, particles).xy_A)
     backproject(sums, series, SPECIES, particles, images)
+    data.images.device.settle()
     return [solve_map(fourier_sums(half, "C1"), SPECIES) for half in sums]
 
 
@@ -152,6 +153,7 @@ def test_blocks_and_slabs_change_no_bit(shim_card, drawn):
     sums = [np.zeros(accumulator_shape(SPECIES), np.int64) for _ in range(2)]
     start = drawn.start.series, SPECIES, drawn.start.particles[0]
     backproject(sums[0], *start, whole.images)
+    shim_card.settle()
     shim_card.room, shim_card.refusals = sums[0][0].nbytes // 3, 2
     streamed = placed(drawn.data, shim_card, "streamed")
     second = products(*start[::2], streamed)
@@ -173,6 +175,7 @@ def test_a_series_that_a_card_cannot_hold(shim_card, drawn):
     expected = products(*start[::2], data)
     sums = [np.zeros(accumulator_shape(SPECIES), np.int64) for _ in range(2)]
     backproject(sums[0], *start, data.images)
+    shim_card.release()
     del data
     gc.collect()
     needed = drawn.data.images.values.nbytes + drawn.data.reference.volumes.nbytes + sums[0].nbytes
@@ -186,6 +189,7 @@ def test_a_series_that_a_card_cannot_hold(shim_card, drawn):
             small = replace(drawn.data, images=replace(drawn.data.images, values=values))
             found = products(*start[::2], small)
             backproject(sums[1], *start, small.images)
+            shim_card.settle()
             result = refined(drawn, small)
         assert shim.MEMORY.peak <= shim.MEMORY.limit
     finally:

@@ -90,6 +90,9 @@ class ChaosScience:
     def read_ahead(self, job: s.SeriesJob) -> None:
         """Nothing to read."""
 
+    def settle(self) -> None:
+        """Nothing waits anywhere."""
+
     def refine_and_backproject(self, job: s.SeriesJob, accumulators: Mapping[str, I64]) -> s.SeriesOutcome:
         arm(self.tickets, "worker")
         return self.fake.refine_and_backproject(job, accumulators)

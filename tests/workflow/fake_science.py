@@ -57,6 +57,9 @@ class FakeScience:
     def read_ahead(self, job: s.SeriesJob) -> None:
         self._note("ahead", job.name)
 
+    def settle(self) -> None:
+        """Nothing waits anywhere."""
+
     def refine_and_backproject(self, job: s.SeriesJob, accumulators: Mapping[str, I64]) -> s.SeriesOutcome:
         if job.name in self.fail:
             raise SeriesError(f"series {job.name}: no images")

@@ -86,7 +86,7 @@ def compare_on(
     out = xp.zeros((n_p, n_t, n_out(len(kinds))), np.float32)
     where = tuple(device.put(values, np.float32) for values in (seen.views, shifts, seen.defocus))
     arguments = (*where, *_shared(device, seen))
-    kept = device.resident(volumes)
+    kept = device.resident(volumes, lasting=True)
     for extra in together(len(kinds)):
         is_whole = len(extra) == len(kinds)
         own = out if is_whole else xp.zeros((n_p, n_t, n_out(len(extra))), np.float32)
@@ -204,4 +204,16 @@ def shell_sums_on(device: Device, values: Any, shells: int) -> Any:
     out = device.xp.empty((edge, shells, 2), np.float64)
     sizes = np.uint32(edge), np.uint32(width), np.uint32(shells)
     device.launch(kernel("shells", "shell_sums"), (-(-shells // THREADS), edge), (values, *sizes, out))
+    return out
+
+
+def correlate_shells_on(device: Device, a: Any, b: Any) -> Any:
+    """(n, n//2 + 1, 3) float64: sums of Re(a conj b), |a|^2, |b|^2 over the shells of every plane z of transforms.
+
+    a, b (n, n, n//2 + 1) complex64 on a card, in the layout of ``rfftn``; what stands for its mate, too, counts twice.
+    """
+    n = len(a)
+    out = device.xp.empty((n, n // 2 + 1, 3), np.float64)
+    blocks = -(-out.shape[1] // THREADS), n
+    device.launch(kernel("shells", "correlate_shells"), blocks, (a, b, np.uint32(n), out))
     return out

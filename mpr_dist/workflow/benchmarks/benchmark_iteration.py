@@ -67,7 +67,7 @@ def phases() -> Phases:
         "covariance": (covariance, posterior),
         "rest of the refinement": (refine_series,),
         INSERTION: (insert_images,),
-        "publish and merge sums": (write_partial, merge),
+        "publish and merge sums": (Physics.settle, write_partial, merge),
         "symmetrise": (fourier_sums,),
         "Wiener filter, inversion": (solve_map,),
         "FSC": (species_fsc,),

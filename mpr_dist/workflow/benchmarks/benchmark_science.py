@@ -47,6 +47,9 @@ class WaitingScience:
     def read_ahead(self, job: s.SeriesJob) -> None:
         """Nothing to read."""
 
+    def settle(self) -> None:
+        """Nothing waits anywhere."""
+
     def refine_and_backproject(self, job: s.SeriesJob, accumulators: Mapping[str, I64]) -> s.SeriesOutcome:
         if not job.reuse:
             time.sleep(self.task_s)

@@ -78,6 +78,7 @@ def _inserted(device: Device) -> str:
     edge = BOX + 3
     sums = np.zeros((2, edge, edge, BOX // 2 + 2, 3), np.int64)
     insert_images(sums, (np.arange(PARTICLES) % 2).astype(np.int8), images, seen, SCALE)
+    device.settle()
     w = seen.weight.astype(np.float64)
     expected = np.array([2, 1]) * (w**2).sum()  # particles of each half
     if sums[..., 0].sum() < 0.9 * SCALE * PARTICLES * w.sum():

@@ -243,6 +243,7 @@ def run_take_away(science: Science, task: TakeAway) -> str:
             _check_base(task, species, manifest)
         for job in task.jobs:
             science.refine_and_backproject(job, taken)
+        science.settle()
         for species, path in task.sums.items():
             for z in slab_starts(task.left.shapes[species]):
                 whole = read_slab(path, manifests[species], species, z)

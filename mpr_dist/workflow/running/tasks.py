@@ -94,7 +94,7 @@ def run_batch(science: Science, batch: Batch) -> BatchOutcome:
             failed.append(failure(job.name, error))
             if sums.touched:
                 _add_again(science, [job for job, _, _ in done], sums)
-    partial = _publish(batch, {job.name: parameters for job, _, parameters in done}, sums) if done else None
+    partial = _publish(science, batch, {job.name: parameters for job, _, parameters in done}, sums) if done else None
     return BatchOutcome(tuple(report for _, report, _ in done), tuple(failed), partial, socket.gethostname())
 
 
@@ -115,12 +115,14 @@ def _run_series(science: Science, job: SeriesJob, sums: Accumulators) -> tuple[S
 
 def _add_again(science: Science, jobs: list[SeriesJob], sums: Accumulators) -> None:
     """A series failed after it had begun to add: start from zero with those that did not."""
+    science.settle()
     sums.clear()
     for job in jobs:
         science.refine_and_backproject(job, sums)
 
 
-def _publish(batch: Batch, parameters: Mapping[str, str], sums: Accumulators) -> str:
+def _publish(science: Science, batch: Batch, parameters: Mapping[str, str], sums: Accumulators) -> str:
+    science.settle()
     context = batch.jobs[0].context
     manifest = Manifest(parameters, context.exponent, context.settings_hash, batch.software, batch.shapes)
     name, _ = write_partial(batch.partials, manifest, sums)

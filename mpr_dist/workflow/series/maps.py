@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +14,11 @@ from mpr_dist.imaging.fsc import FscCurves
 from mpr_dist.imaging.helical import helical_map
 from mpr_dist.imaging.reconstruct import CellHelix, fourier_sums, solve_map
 from mpr_dist.imaging.reference import species_fsc
-from mpr_dist.maths.fourier import shells, to_fourier, to_real
+from mpr_dist.maths.fourier import shells, to_fourier_on, to_real_on
 from mpr_dist.model.population import SeriesFiles
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.pose_changes import concatenated, selected
+from mpr_dist.model.species import Species
 from mpr_dist.storage.mrc import write_volume
 from mpr_dist.storage.ome_zarr import write_ome_zarr
 from mpr_dist.storage.particle_table import write_particle_table
@@ -45,10 +46,9 @@ def finish_species(job: FinishJob, accumulator: I64, device: Device = HOST) -> S
         return helical_map(there_or_here(device, lambda where: solve_map(made(where), species)), species)
 
     halves = [half_map(half) for half in accumulator]
-    curves = species_fsc(halves[0], halves[1], read_mask(job.species), species)
+    curves, average = there_or_here(device, partial(_agreement, halves, read_mask(job.species), species))
     write_volume(output.half1, halves[0], species.pixel_size_A)
     write_volume(output.half2, halves[1], species.pixel_size_A)
-    average = weighted_average(halves[0], halves[1], curves)
     write_volume(output.map, average, species.pixel_size_A)
     write_ome_zarr(output.ome_zarr, species.name, channels(average, halves[0], halves[1]), species.pixel_size_A)
     write_fsc(output.fsc, curves)
@@ -59,15 +59,26 @@ def finish_species(job: FinishJob, accumulator: I64, device: Device = HOST) -> S
     return SpeciesOutcome(curves.resolution_A, {"particles_per_half": per_half})
 
 
-def weighted_average(half1: F32, half2: F32, curves: FscCurves) -> F32:
-    """Average of both half-maps times sqrt(2 FSC / (1 + FSC)), zero beyond the resolution (Rosenthal 2003)."""
+def _agreement(halves: list[F32], mask: F32, species: Species, device: Device) -> tuple[FscCurves, F32]:
+    """Curves and the average weighted by them; the half-maps go to a card once."""
+    first, second = (device.put(half) for half in halves)
+    curves = species_fsc(first, second, mask, species, device)
+    return curves, weighted_average(first, second, curves, device)
+
+
+def weighted_average(half1: Any, half2: Any, curves: FscCurves, device: Device = HOST) -> F32:
+    """Average of both half-maps times sqrt(2 FSC / (1 + FSC)), zero beyond the resolution (Rosenthal 2003).
+
+    Computed on a device, where the half-maps may lie; on the host.
+    """
     n = curves.box_px
     agreement = np.clip(curves.corrected, 0.0, 1.0)
     gain = np.sqrt(2 * agreement / (1 + agreement))
     gain[np.arange(len(gain)) > np.ceil(n * curves.pixel_size_A / curves.resolution_A)] = 0.0
-    ring = np.minimum(shells(n), n // 2)
-    spectrum = to_fourier(0.5 * (half1 + half2)) * gain[ring].astype(np.float32)
-    return to_real(spectrum, (n, n, n)).astype(np.float32)
+    ring = device.xp.minimum(shells(n, device=device), n // 2)
+    spectrum = to_fourier_on(device, 0.5 * (device.put(half1) + device.put(half2)))
+    spectrum *= device.put(gain, np.float32)[ring]
+    return np.asarray(device.take(to_real_on(device, spectrum, (n, n, n))), np.float32)
 
 
 def read_particles(species: str, series: tuple[SeriesFiles, ...]) -> dict[str, Particles]:

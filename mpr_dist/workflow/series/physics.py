@@ -89,8 +89,8 @@ class Physics:
         )
 
     def prepare(self, job: science.PrepareJob) -> science.Reference:
-        with threadpool_limits(1, user_api="blas"):
-            return make_reference(job)
+        with threadpool_limits(1, user_api="blas"), card_errors(self.resources.device):
+            return make_reference(job, self.resources.open_device())
 
     def read_ahead(self, job: science.SeriesJob) -> None:
         with suppress(MprError):  # whatever is wrong with it will be said when its turn comes
@@ -106,6 +106,10 @@ class Physics:
         summary = read_summary(job.output) or {}
         numbers = {key: value for key, value in summary.get("numbers", {}).items() if isinstance(value, int | float)}
         return science.SeriesOutcome(numbers | {"backproject_seconds": time.monotonic() - start})
+
+    def settle(self) -> None:
+        with card_errors(self.resources.device):
+            self.resources.open_device().settle()
 
     def finish(self, job: science.FinishJob, accumulator: I64) -> science.SpeciesOutcome:
         with threadpool_limits(1, user_api="blas"), card_errors(self.resources.device):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device, there_or_here
 from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.imaging.fsc import FscCurves
 from mpr_dist.imaging.reference import Reference, prepare_reference
@@ -38,8 +39,12 @@ def read_mask(species: SpeciesInput) -> F32:
     return check_shape(mask, species.species, str(species.mask))
 
 
-def make_reference(job: PrepareJob) -> science.Reference:
-    """Prepare and publish the reference of one species; without anything to refine it is empty and never used."""
+def make_reference(job: PrepareJob, device: Device = HOST) -> science.Reference:
+    """Prepare and publish the reference of one species; without anything to refine it is empty and never used.
+
+    A card on which it is made keeps it, and this process with it: whoever refines here need not read it again. The
+    host takes what is too large for a card.
+    """
     settings = job.context.settings
     if settings.refines_anything:
         halves = [
@@ -47,10 +52,16 @@ def make_reference(job: PrepareJob) -> science.Reference:
             for path in (job.species.previous.half1, job.species.previous.half2)
         ]
         fraction = settings.first_iteration_fraction if job.context.is_first else 1.0
-        reference, curves = prepare_reference(
-            halves[0], halves[1], read_mask(job.species), job.species.species, settings.share_below_A, fraction
-        )
-        return _publish(job, reference, curves)
+        mask, species = read_mask(job.species), job.species.species
+
+        def made(where: Device) -> tuple[Reference, FscCurves]:
+            return prepare_reference(halves[0], halves[1], mask, species, settings.share_below_A, fraction, where)
+
+        reference, curves = there_or_here(device, made)
+        published = _publish(job, reference, curves)
+        if device.is_card:
+            _kept[published.sha256] = reference
+        return published
     return _publish(job, Reference(np.zeros((2, 0, 0, 0, 2), np.float32), 0, 0.0, np.inf), None)
 
 

@@ -179,9 +179,13 @@ class Science(Protocol):
         1. Unless ``job.reuse``: refine; write ``job.output.xml``, ``.poses`` and ``.sigma`` (temporary name, fsync,
            rename); then call ``series_results.publish_summary(job, numbers)``, which vouches for them.
         2. Read the parameters back from those files and add to ``accumulators[species]``, (2 halves, z, y, x, 3 parts:
-           real, imaginary, weight) int64, in place. Ask for them only when about to add: a series that fails before
-           costs nothing; after, the batch is added up again without it.
+           real, imaginary, weight) int64, in place, or where ``settle`` will add it from. Ask for them only when about
+           to add: a series that fails before costs nothing; after, the batch is added up again without it.
         """
+        ...
+
+    def settle(self) -> None:
+        """Nothing of what was added to any accumulators waits elsewhere, such as on a card, when this returns."""
         ...
 
     def read_ahead(self, job: SeriesJob) -> None:
