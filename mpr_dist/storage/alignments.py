@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import SeriesError
+from mpr_dist.model.patch_shifts import PatchShifts
 from mpr_dist.units import F64, I64, Bool
 
+GOOD_PATCH = 0.9  # less, in the last column, and AreTomo does not use the patch
 MAGNIFIED = 0.01  # |determinant - 1| of a transform beyond which something is said
 
 
@@ -31,6 +33,7 @@ class Alignment:
         stage_deg: (tilts,) angle of the stage as it was recorded, to link exposures.
         tomogram_px: x, y, z in pixels of the stack, or None where the files do not say.
         notes: sentences that the user should read.
+        patches: local alignments of AreTomo, if there are any.
     """
 
     path: Path
@@ -44,6 +47,7 @@ class Alignment:
     stage_deg: F64
     tomogram_px: tuple[int, int, int] | None = None
     notes: tuple[str, ...] = ()
+    patches: PatchShifts | None = None
 
 
 def read_numbers(path: Path, columns: int) -> F64:
@@ -274,7 +278,7 @@ def read_aln(path: Path) -> Alignment:
     Raises:
         SeriesError: unreadable, not of AreTomo, or cut off: rows and dark frames must be as many as the images.
     """
-    header, dark, rows, patches = _aln_parts(path)
+    header, dark, rows, local = _aln_parts(path)
     n_images = int(header["RawSize"][2])
     if len(rows) + len(dark) != n_images:
         raise SeriesError(
@@ -290,8 +294,13 @@ def read_aln(path: Path) -> Alignment:
     beta, magnification = header.get("BetaOffset", [0.0])[0], float(np.abs(rows[:, 2] - 1).max())
     if beta or magnification > MAGNIFIED:
         notes.append(f"{path.stem}: BetaOffset {beta:g}, GMAG up to {magnification:.3f} from 1, are NOT APPLIED.")
-    if patches:
-        notes.append(f"{path.stem}: {patches} local alignments are NOT APPLIED; the image warp begins at zero.")
+    patches = _patches(header, local, len(rows))
+    if len(local) and patches is None:
+        count = int(header.get("NumPatches", [0.0])[0])
+        notes.append(
+            f"{path.stem}: local alignments are NOT APPLIED, there are {len(local)} lines of them for {count} patches "
+            f"in {len(rows)} tilts; the image warp begins at zero."
+        )
     return Alignment(
         path=path,
         image=image,
@@ -303,14 +312,32 @@ def read_aln(path: Path) -> Alignment:
         use=np.ones(len(rows), bool),
         stage_deg=rows[:, 9] - alpha,
         notes=tuple(notes),
+        patches=patches,
     )
 
 
-def _aln_parts(path: Path) -> tuple[dict[str, list[float]], F64, F64, int]:
-    """Header, dark frames (index by tilt, index in the file, angle), rows, number of local alignments."""
+def _patches(header: Mapping[str, list[float]], local: F64, n_tilts: int) -> PatchShifts | None:
+    """Every patch in every tilt, tilts in the order of the rows; None when lines are missing."""
+    count = int(header.get("NumPatches", [0.0])[0])
+    if not count or len(local) != count * n_tilts:
+        return None
+    tilt, patch = local[:, 0].astype(np.int64), local[:, 1].astype(np.int64)
+    order = np.lexsort((patch, tilt))
+    expected = np.repeat(np.arange(n_tilts), count), np.tile(np.arange(count), n_tilts)
+    if not (np.array_equal(tilt[order], expected[0]) and np.array_equal(patch[order], expected[1])):
+        return None
+    table = local[order].reshape(n_tilts, count, 7)
+    image_px = np.array(header["RawSize"][:2])
+    return PatchShifts(table[..., 2:4], table[..., 4:6], table[..., 6] >= GOOD_PATCH, image_px)
+
+
+def _aln_parts(path: Path) -> tuple[dict[str, list[float]], F64, F64, F64]:
+    """Header, dark frames (index by tilt, index in the file, angle), rows, local alignments."""
     header: dict[str, list[float]] = {}
-    dark, rows = [], []
-    patches, is_local = 0, False
+    dark: list[list[float]] = []
+    rows: list[list[float]] = []
+    local: list[list[float]] = []
+    is_local = False
     for number, line in enumerate(_lines(path), 1):
         try:
             if line.startswith("#"):
@@ -320,15 +347,15 @@ def _aln_parts(path: Path) -> tuple[dict[str, list[float]], F64, F64, int]:
                     dark.append([float(v) for v in value.split()])
                 elif is_pair:
                     header[name.strip()] = [float(v) for v in value.split()]
-            elif line.strip() and is_local:
-                patches += 1
             elif line.strip():
-                rows.append([float(v) for v in line.split()])
+                (local if is_local else rows).append([float(v) for v in line.split()])
         except ValueError:
             raise SeriesError(f"{path}, line {number}: expected numbers, got '{line.strip()[:60]}'") from None
     if len(header.get("RawSize", ())) != 3 or not rows or any(len(row) != 10 for row in rows):
         raise SeriesError(f"{path}: is not an alignment of AreTomo: needs RawSize, and tilts of 10 numbers")
-    return header, np.array(dark).reshape(-1, 3), np.array(rows), patches
+    if any(len(row) != 7 for row in local):
+        raise SeriesError(f"{path}: local alignments have 7 numbers in a line; is the file cut off?")
+    return header, np.array(dark).reshape(-1, 3), np.array(rows), np.array(local).reshape(-1, 7)
 
 
 def _sections(rows: F64, dark: F64, n: int, alpha: float) -> tuple[I64, str]:

@@ -147,7 +147,49 @@ def test_the_same_series(program, folder, series, project):
         "Dropped: ",
     ):
         assert words in told
-    assert ("1 local alignments are NOT APPLIED" in told) == (program == "aretomo")
+    # one line for one patch in seven tilts: the file was cut off
+    assert ("local alignments are NOT APPLIED, there are 1 lines" in told) == (program == "aretomo")
+
+
+def test_local_alignments_of_aretomo(folder, series, project):
+    """Particles lie where AreTomo's sum over patches puts them, to what the paragraph says is missed."""
+    pixel_A, n, count = project.settings.pixel_A, series.n_tilts, 16
+    write_aln(folder, series, pixel_A)
+    image_px = np.rint(series.image_size_A / pixel_A)
+    place = (np.arange(4) + 0.5) / 4 - 0.5
+    grid = np.stack(np.meshgrid(place, place), -1).reshape(-1, 2)
+    moved = np.stack([np.stack([2 * x - 0.3 * t * y, 3 * x * y - 1], -1) for t in range(n) for x, y in [grid.T]])
+    lines = (folder / f"{NAME}.aln").read_text().splitlines()[:-1]
+    lines[1:3] = [f"# RawSize = {image_px[0]:.0f} {image_px[1]:.0f} {n}", f"# NumPatches = {count}"]
+    for t in range(n):
+        for p in range(count):
+            x, y = grid[p] * image_px
+            lines.append(f"{t} {p} {x:.2f} {y:.2f} {moved[t, p, 0]:.4f} {moved[t, p, 1]:.4f} 1.0")
+    create_population(folder / "plain", "test")
+    create_population(folder / "pop", "test")
+    size = tuple(int(n) for n in np.rint(series.volume_size_A / pixel_A))
+    changes = {"aretomo": (folder,), "tomogram_px": size, "exposures": Exposures(dose_per_tilt=1.0, order="stack")}
+    add_aligned_stacks(folder / "plain", request(folder, series, **changes))
+    (folder / f"{NAME}.aln").write_text("\n".join(lines))
+    summary = add_aligned_stacks(folder / "pop", request(folder, series, **changes))
+    told = next(note for note in summary.reading.notes if note.startswith("Local alignments of 1 series became"))
+    most_A = float(told.rsplit(", ", 1)[1].split()[0])
+    assert not any("NOT APPLIED" in note for note in summary.reading.notes)
+    plain, bent = (
+        project_particles(
+            read_tilt_series(
+                load_population(folder / name).files(0).series(NAME).xml, volume_size_A=series.volume_size_A
+            ),
+            project.particles[NAME],
+        ).xy_A
+        for name in ("plain", "pop")
+    )
+    # AreTomo's kernel at where the particle is without it, from where the middle of the tomogram lies
+    at = (plain - series.image_size_A / 2 - series.axis_offset_A) / series.image_size_A
+    fall = np.exp(-100 * ((at[:, :, None] - grid) ** 2).sum(-1))
+    expected = pixel_A * np.einsum("ntp,tpi->nti", fall / fall.sum(-1, keepdims=True), moved)
+    assert np.linalg.norm(bent - plain - expected, axis=-1).max() < 1.2 * most_A
+    assert np.linalg.norm(expected, axis=-1).max() > 5 * most_A
 
 
 def test_a_table_of_ones_own(folder, series, project):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import InputError, MprError, SeriesError
+from mpr_dist.imaging.patch_shifts import warp_of_patches
 from mpr_dist.imaging.relion_series import RelionAsSeries, series_of
 from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.reading import Dropped, Reading
@@ -171,7 +172,7 @@ def _examine(stack: Path, request: AlignmentRequest, shared: CtfTable | None) ->
         images=(str(stack),),
     )
     images = tuple(in_stack(stack.absolute(), int(image) + 1) for image in alignment.image)
-    made = series_of(name, relion, (nx, ny), images)
+    made = _with_patches(series_of(name, relion, (nx, ny), images), alignment, request.alignment_pixel_A or pixel_A)
     series = replace(
         made.series,
         axis_offset_A=_offset_A(alignment, request, pixel_A),
@@ -183,6 +184,14 @@ def _examine(stack: Path, request: AlignmentRequest, shared: CtfTable | None) ->
         raise SeriesError("all of its tilts were excluded; --include-deselected uses them all the same")
     entry = SeriesEntry(name, alignment.path.absolute(), tuple(active.tolist()))
     return _Candidate(entry, ((nx, ny), pixel_A, volume), alignment, replace(made, series=series), table.note, how)
+
+
+def _with_patches(made: RelionAsSeries, alignment: Alignment, pixel_A: float) -> RelionAsSeries:
+    """With the image warp that stands for local alignments; ``pixel_A``: of the stack that was aligned."""
+    if alignment.patches is None:
+        return made
+    warp = warp_of_patches(alignment.patches, alignment.shift_px, pixel_A)
+    return replace(made, series=replace(made.series, image_warp=warp.warp), warp=warp)
 
 
 def _offset_A(alignment: Alignment, request: AlignmentRequest, pixel_A: float) -> F64:
@@ -238,6 +247,15 @@ def _publish(population: Population, source: Source, kept: Sequence[_Candidate])
     storage.add_source(population, source)
 
 
+def _gathered(notes: Sequence[str]) -> list[str]:
+    """Notes "SERIES: text", those of one text together."""
+    names: dict[str, list[str]] = {}
+    for note in notes:
+        name, _, text = note.partition(": ")
+        names.setdefault(text, []).append(name)
+    return [f"{list_of(of)}: {text}" for text, of in names.items()]
+
+
 def _reading(source: Source, request: AlignmentRequest, kept: Sequence[_Candidate], left_out: int) -> Reading:
     program = "IMOD" if request.imod is not None else "AreTomo"
     shifts = (
@@ -258,6 +276,13 @@ def _reading(source: Source, request: AlignmentRequest, kept: Sequence[_Candidat
     levelled = [c.entry.name for c in kept if c.made.stage.stage_deg is not None]
     if levelled:
         notes.append(f"X tilts differ from tilt to tilt in {len(levelled)} series: kept as angles of a rigid stage.")
-    notes += [note for c in kept for note in c.alignment.notes]
+    bent = [c.made.warp for c in kept if c.made.warp is not None]
+    if bent:
+        ny, nx = bent[0].warp.x.values.shape[1:]
+        notes.append(
+            f"Local alignments of {len(bent)} series became image warps of {nx} x {ny} nodes per tilt, right to "
+            f"{max(warp.rms_A for warp in bent):.2f} A rms, {max(warp.most_A for warp in bent):.2f} A at most."
+        )
+    notes += _gathered([note for c in kept for note in c.alignment.notes])
     dropped = [Dropped("tilts", unaligned, "not aligned"), Dropped("series", left_out, "listed below")]
     return reading.plus(*notes, dropped=dropped)
