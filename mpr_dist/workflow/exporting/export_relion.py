@@ -22,6 +22,7 @@ from mpr_dist.storage.star import write_table
 from mpr_dist.units import F64
 from mpr_dist.workflow.exporting import export_relion_tables as tables
 from mpr_dist.workflow.exporting.export_relion_particles import IMAGE, PARTICLE, particle_rows, split_optics
+from mpr_dist.workflow.exporting.nominal_tilts import nominal_tilts_deg
 from mpr_dist.workflow.importing.import_relion import read_relion_rows
 from mpr_dist.workflow.simulation.recovery import load_series
 from mpr_dist.workflow.state.export_request import ExportRequest, ExportSummary, chosen_iteration
@@ -101,7 +102,8 @@ def _series(
     keeps = frame is not None and DEFORMATION in frame and _same_warp(now, then)
     has_matrix = source.is_relion and not np.array_equal(then.optics.magnification, np.eye(2))
     columns = None if frame is None else tables.tilt_columns(then, of_then, has_matrix)
-    tilts = tables.tilt_table(now, of, columns, frame, keeps, has_matrix)
+    nominal = nominal_tilts_deg(entry, imported, then)
+    tilts = tables.tilt_table(now, of, columns, frame, keeps, has_matrix, nominal)
     row = tables.tomogram_row(now, source, of, about, f"tilt_series/{entry.name}.star", keeps)
     return ExportedSeries(source, str(row[NAME]), now, of, row, tilts, has_matrix)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 IMAGE = "rlnImageName"
 PARTICLE, GROUP, VISIBLE = "rlnTomoParticleName", "rlnOpticsGroup", "rlnTomoVisibleFrames"
+GROUP_NAME = "rlnOpticsGroupName"
 STACKS_2D = "rlnTomoSubTomosAre2DStacks"
 _FLOAT32 = 1e-6  # relative; what an XML keeps
 # what tables that are not of this RELION project say of images and pixels would contradict what takes its place
@@ -79,7 +80,7 @@ def particle_rows(
 
 def _with_optics(frame: pd.DataFrame, optics: Optics, source: Source, species: Species) -> pd.DataFrame:
     given = {
-        "rlnOpticsGroupName": source.name,
+        GROUP_NAME: source.name,
         "rlnVoltage": float(optics.voltage_kV),
         "rlnSphericalAberration": float(optics.cs_mm),
         "rlnAmplitudeContrast": float(optics.amplitude),
@@ -125,6 +126,22 @@ def _with_aberrations(frame: pd.DataFrame, optics: Optics, has_matrix: bool) -> 
     return frame
 
 
+def _told_apart(numbers: list[int], names: list[str]) -> tuple[list[int], list[str]]:
+    """Numbers and names of groups with none twice: the first that has one keeps it, the others get one like it."""
+    used_numbers: set[int] = set()
+    used_names: set[str] = set()
+    free, out = max(numbers, default=0) + 1, []
+    for number, name in zip(numbers, names, strict=True):
+        if number in used_numbers:
+            number, free = free, free + 1
+        variants = (name, *(f"{name}_{k}" for k in range(2, len(names) + 2)))
+        called = next(each for each in variants if each not in used_names and (each == name or each not in names))
+        used_numbers.add(number)
+        used_names.add(called)
+        out.append((number, called))
+    return [number for number, _ in out], [name for _, name in out]
+
+
 def _is_list(there: tuple[float, ...], values: tuple[float, ...]) -> bool:
     """Whether both are the same numbers, to the digits of a float32; what a shorter list lacks is 0."""
     a, b = (np.pad(each, (0, max(len(there), len(values)) - len(each))) for each in (there, values))
@@ -136,7 +153,7 @@ def _list(values: np.ndarray) -> str:
 
 
 def split_optics(frames: list[pd.DataFrame]) -> tuple[dict[str, int], pd.DataFrame, pd.DataFrame]:
-    """(general, optics, particles) of the particles of all series; groups keep their numbers where these tell all.
+    """(general, optics, particles) of the particles of all series; groups keep numbers and names as far as they can.
 
     Rows are sorted by the index of the frames.
     """
@@ -152,9 +169,11 @@ def split_optics(frames: list[pd.DataFrame]) -> tuple[dict[str, int], pd.DataFra
     optics = together[shared].drop_duplicates(ignore_index=True)
     if optics[GROUP].duplicated().any():
         # one number stands for different optics: series differ in what was refined, or tables were joined
-        number = together.groupby([name for name in shared if name != GROUP], sort=False, dropna=False).ngroup() + 1
-        together[GROUP] = number.astype(np.int64)
-        together["rlnOpticsGroupName"] = [f"opticsGroup{n}" for n in number]
+        place = together.groupby([name for name in shared if name != GROUP], sort=False, dropna=False).ngroup()
+        first = together.loc[~place.duplicated(), [GROUP, GROUP_NAME]]
+        numbers, names = _told_apart(first[GROUP].astype(int).tolist(), first[GROUP_NAME].astype(str).tolist())
+        together[GROUP] = np.array(numbers, np.int64)[place]
+        together[GROUP_NAME] = [names[group] for group in place]
         optics = together[shared].drop_duplicates(ignore_index=True)
     particles = together.drop(columns=[name for name in shared if name != GROUP])
     is_2d = bool((optics["rlnImageDimensionality"] == 2).all())

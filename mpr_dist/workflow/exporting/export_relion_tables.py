@@ -17,7 +17,7 @@ from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import relion_tilts as names
 from mpr_dist.storage.image_file import file_and_slice
 from mpr_dist.storage.relion_tomograms import NAME, STACK, TILTS_FILE
-from mpr_dist.units import A_PER_UM, Bool
+from mpr_dist.units import A_PER_UM, F64, Bool
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +89,7 @@ def tilt_table(
     base: pd.DataFrame | None,
     keeps_deformation: bool,
     has_matrix: bool,
+    nominal_deg: F64,
 ) -> pd.DataFrame:
     """The table of the active tilts.
 
@@ -97,13 +98,14 @@ def tilt_table(
         base: the table it came from, or None.
         keeps_deformation: that of the table is still the one in force.
         has_matrix: see ``tilt_columns``.
+        nominal_deg: (tilts,) where the stage was told to go, for a series that has no table.
     """
     import pandas as pd
 
     columns = tilt_columns(series, of, has_matrix)
     if base is None:
         frame = pd.DataFrame({names.IMAGE: [image_name(path) for path in series.image_paths]})
-        frame[NOMINAL] = of.stage.angles_deg[:, 1]
+        frame[NOMINAL] = nominal_deg
     else:
         frame = base.drop(columns=[name for name in names.MATRIX if name in base]).reset_index(drop=True).copy()
         if names.IMAGE not in frame:
