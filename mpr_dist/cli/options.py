@@ -28,6 +28,8 @@ Device = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
+# of a species or source that is there: documented as an argument, taken as an option as well
+ByName = Annotated[str | None, typer.Option("--name", hidden=True)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Workers = Annotated[
     int | None,
@@ -46,6 +48,18 @@ def group(text: str) -> typer.Typer:
 def examples(*lines: str) -> str:
     """Epilog of a command: the lines stay as they are."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def named(argument: str | None, option: str | None, what: str) -> str:
+    """The name given as an argument or as --name. InputError: none, or two that differ."""
+    from mpr_dist.errors import InputError
+
+    given = {each for each in (argument, option) if each is not None}
+    if len(given) != 1:
+        raise InputError(
+            f"give the name of one {what}, after the directory; got {' and '.join(sorted(given)) or 'none'}"
+        )
+    return given.pop()
 
 
 def say(lines: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from mpr_dist.cli.alignment_options import aligned_stacks, alignment_request
 from mpr_dist.cli.grouped_help import GroupedHelp
-from mpr_dist.cli.options import AsJson, DryRun, PopulationDir, examples, group, say, tell_import
+from mpr_dist.cli.options import AsJson, ByName, DryRun, PopulationDir, examples, group, named, say, tell_import
 from mpr_dist.cli.shared import with_options
 
 app = group("Tilt series: add those of a Warp or RELION-5 project, list them, leave them out.")
@@ -94,23 +94,23 @@ def list_(directory: PopulationDir) -> None:
     say(source_lines(load_population(directory)))
 
 
-Name = Annotated[str, typer.Argument(metavar="SOURCE", help="Name of the source.")]
+Name = Annotated[str | None, typer.Argument(metavar="SOURCE", help="Name of the source.")]
 
 
 @app.command(epilog=examples("mpr-dist source remove pop grid1"))
-def remove(directory: PopulationDir, source: Name, dry_run: DryRun = False) -> None:
+def remove(directory: PopulationDir, source: Name = None, dry_run: DryRun = False, name: ByName = None) -> None:
     """Leave a source, and the particles in its tilt series, out of everything that follows.
 
     No file is deleted, and finished iterations stay as they are; restore brings it back.
     """
     from mpr_dist.workflow.changing.remove import remove_source
 
-    say(remove_source(directory, source, dry_run))
+    say(remove_source(directory, named(source, name, "source"), dry_run))
 
 
 @app.command(epilog=examples("mpr-dist source restore pop grid1"))
-def restore(directory: PopulationDir, source: Name) -> None:
+def restore(directory: PopulationDir, source: Name = None, name: ByName = None) -> None:
     """Bring back a source that was removed, with the particles in it."""
     from mpr_dist.workflow.changing.remove import restore_source
 
-    say(restore_source(directory, source))
+    say(restore_source(directory, named(source, name, "source")))

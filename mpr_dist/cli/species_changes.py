@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from mpr_dist.cli.options import AsJson, DryRun, PopulationDir, examples, say
+from mpr_dist.cli.options import AsJson, ByName, DryRun, PopulationDir, examples, named, say
 
-Name = Annotated[str, typer.Argument(metavar="SPECIES", help="Name of the species.")]
+Name = Annotated[str | None, typer.Argument(metavar="SPECIES", help="Name of the species.")]
+FirstName = Annotated[str, typer.Argument(metavar="SPECIES", help="Name of the species.")]
 NewName = Annotated[
     str | None, typer.Option("--new-name", help="What the new species is called [default: the old name and a suffix].")
 ]
@@ -67,7 +68,7 @@ def register(app: typer.Typer) -> None:
 
 def rotate(
     directory: PopulationDir,
-    species: Name,
+    species: Name = None,
     rot: Annotated[float, typer.Option(help="Degrees.")] = 0.0,
     tilt: Annotated[float, typer.Option(help="Degrees.")] = 0.0,
     psi: Annotated[float, typer.Option(help="Degrees.")] = 0.0,
@@ -75,12 +76,14 @@ def rotate(
     keep: Keep = False,
     dry_run: DryRun = False,
     json: AsJson = False,
+    name: ByName = None,
 ) -> None:
     """Turn the map of a species: half-maps, mask and all poses, so that every density stays where it is.
 
     The angles turn the map as a particle with these angles is turned (RELION's and Warp's rot, tilt, psi). A species
     with symmetry can only be turned so that its axes stay, or are those of another setting (I1, I2, ...).
     """
+    species = named(species, name, "species")
     from mpr_dist.workflow.changing.species_changes import ChangeRequest, rotate_species
 
     _tell(rotate_species(ChangeRequest(directory, species, new_name, keep, dry_run), (rot, tilt, psi)), json)
@@ -88,7 +91,7 @@ def rotate(
 
 def shift(
     directory: PopulationDir,
-    species: Name,
+    species: Name = None,
     x: Annotated[float, typer.Option("-x", help="A from the centre of the map.")] = 0.0,
     y: Annotated[float, typer.Option("-y", help="A from the centre of the map.")] = 0.0,
     z: Annotated[float, typer.Option("-z", help="A from the centre of the map.")] = 0.0,
@@ -100,12 +103,14 @@ def shift(
     keep: Keep = False,
     dry_run: DryRun = False,
     json: AsJson = False,
+    name: ByName = None,
 ) -> None:
     """Make another point of the map the centre of the species: half-maps, mask and all poses follow.
 
     Positions move at every temporal sample by the point as it is turned there. A species with symmetry can only move
     along an axis that all its rotations leave in place (z for C2, C3 ...): expand its symmetry first.
     """
+    species = named(species, name, "species")
     from mpr_dist.workflow.changing.species_changes import ChangeRequest, shift_species
 
     _tell(shift_species(ChangeRequest(directory, species, new_name, keep, dry_run), (x, y, z), diameter), json)
@@ -113,7 +118,7 @@ def shift(
 
 def expand_symmetry(
     directory: PopulationDir,
-    species: Name,
+    species: Name = None,
     to: Annotated[str, typer.Option(help="Symmetry of the new species, contained in the old one.")] = "C1",
     from_: Annotated[
         str | None, typer.Option("--from", help="Symmetry to expand, if it is not the species' own.")
@@ -122,11 +127,13 @@ def expand_symmetry(
     keep: Keep = False,
     dry_run: DryRun = False,
     json: AsJson = False,
+    name: ByName = None,
 ) -> None:
     """Make every particle one for each of its symmetry-related copies, to look at their differences.
 
     All copies stay in the half-set of their particle. The maps are the same until the next refine or reconstruct.
     """
+    species = named(species, name, "species")
     from mpr_dist.workflow.changing.species_changes import ChangeRequest
     from mpr_dist.workflow.changing.species_changes import expand_symmetry as expand
 
@@ -135,7 +142,7 @@ def expand_symmetry(
 
 def merge(
     directory: PopulationDir,
-    species: Name,
+    species: FirstName,
     others: Annotated[list[str], typer.Argument(metavar="OTHERS...", help="Species to put together with it.")],
     min_distance: MinDistance = None,
     new_name: NewName = None,
@@ -156,8 +163,8 @@ def merge(
 
 def split(
     directory: PopulationDir,
-    species: Name,
     by: Annotated[str, typer.Option(help="A column of the particle table, or series, or source.")],
+    species: Name = None,
     new_name: Annotated[
         str | None,
         typer.Option("--new-name", help="First part of the new names, before the value [default: the old one]."),
@@ -165,8 +172,10 @@ def split(
     keep: Keep = False,
     dry_run: DryRun = False,
     json: AsJson = False,
+    name: ByName = None,
 ) -> None:
     """Split a species into one for every value of a column, such as the classes of a classification."""
+    species = named(species, name, "species")
     from mpr_dist.workflow.changing.species_changes import ChangeRequest
     from mpr_dist.workflow.changing.species_selection import split_species
 
@@ -175,7 +184,7 @@ def split(
 
 def select(
     directory: PopulationDir,
-    species: Name,
+    species: Name = None,
     series: Annotated[
         list[str] | None, typer.Option(help="Only particles of this tilt series; may be repeated.")
     ] = None,
@@ -199,12 +208,14 @@ def select(
     keep: Keep = False,
     dry_run: DryRun = False,
     json: AsJson = False,
+    name: ByName = None,
 ) -> None:
     """Make a species of some of the particles: by score, series, region, or a column of the table. All must be met.
 
     The score is how strong a particle is in the half-map that it is no part of, in all its images, compared with the
     others of its series. Computing it reads all images once; it ends up in the column mprScore.
     """
+    species = named(species, name, "species")
     from mpr_dist.workflow.changing.species_changes import ChangeRequest
     from mpr_dist.workflow.changing.species_selection import Selection, select_particles
 
@@ -216,7 +227,7 @@ def select(
 
 def resample_trajectories(
     directory: PopulationDir,
-    species: Name,
+    species: FirstName,
     samples: Annotated[int, typer.Argument(metavar="SAMPLES", help="Temporal samples of every particle.")],
     new_name: NewName = None,
     keep: Keep = False,
@@ -235,7 +246,7 @@ def resample_trajectories(
 
 def update_mask(
     directory: PopulationDir,
-    species: Name,
+    species: Name = None,
     mask: Annotated[Path | None, typer.Option(help="Binary mask (MRC) with the pixel of the species.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Density from which on a voxel is inside.")] = None,
     source: Annotated[
@@ -243,29 +254,31 @@ def update_mask(
     ] = None,
     extend_px: Annotated[float, typer.Option(help="Grow the mask by so many pixels.")] = 0.0,
     sphere_diameter: Annotated[float | None, typer.Option(help="Only what lies in this sphere, in A.")] = None,
+    name: ByName = None,
 ) -> None:
     """Give a species another mask, from the next iteration on; finished iterations stay as they are."""
+    species = named(species, name, "species")
     from mpr_dist.workflow.changing.update_mask import MaskRequest
     from mpr_dist.workflow.changing.update_mask import update_mask as update
 
     say(update(MaskRequest(directory, species, mask, source, threshold, extend_px, sphere_diameter)))
 
 
-def remove(directory: PopulationDir, species: Name, dry_run: DryRun = False) -> None:
+def remove(directory: PopulationDir, species: Name = None, dry_run: DryRun = False, name: ByName = None) -> None:
     """Leave a species out of everything that follows. No file is deleted; restore brings it back."""
     from mpr_dist.workflow.changing.remove import remove_species
 
-    say(remove_species(directory, species, dry_run))
+    say(remove_species(directory, named(species, name, "species"), dry_run))
 
 
-def restore(directory: PopulationDir, species: Name, new_name: NewName = None) -> None:
+def restore(directory: PopulationDir, species: Name = None, new_name: NewName = None, name: ByName = None) -> None:
     """Bring back a species that was removed, or replaced by one made of it.
 
     If iterations were finished without it, it comes back under another name, with the maps and poses that it had last.
     """
     from mpr_dist.workflow.changing.remove import restore_species
 
-    say(restore_species(directory, species, new_name))
+    say(restore_species(directory, named(species, name, "species"), new_name))
 
 
 def _tell(changed: Any, json: bool) -> None:

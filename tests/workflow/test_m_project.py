@@ -240,8 +240,11 @@ def test_export_without_hashes_says_what_m_needs(project, tmp_path):
     import_simulated(tmp_path / "pop", project, "small")
     summary = export(ExportRequest(tmp_path / "pop", tmp_path / "out"), "m")
     text = "\n".join(summary.lines)
-    assert "M WILL NEED: 1 series have no hash of their raw data (TS_01)" in text
+    assert "NOTE: M WILL NEED raw movies: 1 series have no hash of their raw data (TS_01)" in text
     assert "export again" in text
+    assert summary.lines[-1].startswith("  NOTE: M WILL NEED")  # nothing comes after it
+    assert summary.table["needs"] in summary.lines[-1]
+    assert summary.table["without_hash"] == ["TS_01"]
     made = read_m_population(tmp_path / "out" / "small.population")
     table = read_blocks(made.species[0].beside("particles.star"))[""]
     assert set(table["wrpSourceHash"]) == {"null"}

@@ -299,7 +299,7 @@ def _summary(
             + (f" ({movies[0]})" if movies else "")
             + "; M cannot refine without it. Bring the movies to where the XML files look for them, and export again."
         )
-        lines.append(f"  M WILL NEED: {needs}")
+        lines.append(f"  NOTE: M WILL NEED raw movies: {needs}")
     table = {
         "population": str(path),
         "iteration": number,
