@@ -14,6 +14,9 @@ from mpr_dist.refinement.layout import classes_of
 GIB = 1 << 30
 # of an accumulator only the half ball inside its box is ever written, 0.52 of it and the rest of the pages there
 FILLED = 0.6
+FILES_PER_SERIES = 4  # XML, poses, standard deviations, summary
+FILES_PER_SPECIES = 6  # both half-maps, map, curve, particles, result; and the chunks of two zarr directories
+FILES_PER_ITERATION = 5  # settings, ledger, events, report, DONE
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class SeriesLoad:
     Attributes:
         solver_bytes: the normal equations of all its parameters; table_bytes: of the kernels, beside the images.
         stream_bytes: of images that are read block by block from scratch files.
+        files: that an iteration writes about it.
     """
 
     name: str
@@ -32,6 +36,7 @@ class SeriesLoad:
     solver_bytes: int = 0
     table_bytes: int = 0
     stream_bytes: int = 0
+    files: int = FILES_PER_SERIES
 
     @property
     def images(self) -> int:
@@ -44,6 +49,7 @@ class SpeciesLoad:
 
     Attributes:
         prepare_bytes, finish_bytes: while its reference, and its maps, are made; tilt_bytes: while a tilt image is cut.
+        files: that an iteration writes about it.
     """
 
     name: str
@@ -53,6 +59,7 @@ class SpeciesLoad:
     prepare_bytes: int = 0
     finish_bytes: int = 0
     tilt_bytes: int = 0
+    files: int = FILES_PER_SPECIES
 
     @property
     def accumulator_bytes(self) -> int:
@@ -191,8 +198,9 @@ class Plan:
 
     @property
     def files_per_iteration(self) -> int:
-        """Those that stay: four per series; maps, curve, table and accumulator slabs per species; logs, reports."""
-        return 4 * len(self.series) + 7 * len(self.species) + self.slabs + 5
+        """Those that stay: of series, of species, and of the iteration itself."""
+        own = FILES_PER_ITERATION + (1 if self.refines else 0)  # uncertainty.star
+        return sum(each.files for each in self.series) + sum(each.files for each in self.species) + own
 
     def check(self, available_bytes: int) -> None:
         """

@@ -71,6 +71,11 @@ def slab_starts(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(range(0, shape[0], slab_depth(shape)))
 
 
+def file_count(shape: Sequence[int]) -> int:
+    """Files of an accumulator of one species: zarr's two, the manifest, a chunk per slab; a slab of zeros has none."""
+    return len(slab_starts(shape)) + 3
+
+
 def slab_depth(shape: Sequence[int]) -> int:
     return int(max(1, min(shape[0], SLAB_BYTES // (6 * 8 * shape[1] * shape[2]))))
 

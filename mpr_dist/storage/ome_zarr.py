@@ -50,6 +50,12 @@ def write_ome_zarr(
             disk().remove_tree(temporary)
 
 
+def file_count(shape: tuple[int, ...], channels: int) -> int:
+    """Files of an image of cubes of this shape, in version 0.5. Chunks of zeros, if there are any, have none."""
+    chunks = [int(np.prod([-(-n // CHUNK_PX) for n in level])) for level in _levels(shape)]
+    return 1 + sum(1 + channels * of_level for of_level in chunks)
+
+
 def _write(root: Path, name: str, maps: Mapping[str, F32], pixel_A: float, version: OmeVersion) -> None:
     levels = _levels(next(iter(maps.values())).shape)
     about: dict[str, Any] = {"multiscales": [_multiscale(name, levels, pixel_A)], "omero": _omero(maps)}

@@ -13,8 +13,17 @@ from mpr_dist.errors import MprError
 from mpr_dist.imaging.image_store import STREAM_BYTES
 from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.refinement.plan import Plan, SeriesLoad, SpeciesLoad, make_plan, solver_bytes
+from mpr_dist.refinement.plan import (
+    FILES_PER_SERIES,
+    FILES_PER_SPECIES,
+    Plan,
+    SeriesLoad,
+    SpeciesLoad,
+    make_plan,
+    solver_bytes,
+)
 from mpr_dist.refinement.release import largest
+from mpr_dist.storage import accumulators, ome_zarr
 from mpr_dist.storage.accumulators import slab_starts
 from mpr_dist.storage.population import last_iteration_with
 from mpr_dist.storage.poses import read_poses
@@ -24,6 +33,8 @@ from mpr_dist.workflow.state.footprint import PLANNED_DEFOCUS_UM, Conditions
 from mpr_dist.workflow.state.science import Footprint, Science
 
 READ = 8
+CHANNELS = 3  # of map.zarr: the map and both half-maps
+FILES_PER_MOVIE = 2  # the new average and its XML; a mask besides, where the old average has one
 
 
 def conditions(population: Population) -> Conditions:
@@ -67,6 +78,9 @@ def plan(
             footprints[files.name].prepare_bytes,
             footprints[files.name].finish_bytes,
             footprints[files.name].tilt_bytes,
+            FILES_PER_SPECIES
+            + accumulators.file_count(footprints[files.name].accumulator_shape)
+            + ome_zarr.file_count((files.species.box_px,) * 3, CHANNELS),
         )
         for files in population.species
     )
@@ -97,6 +111,7 @@ def _series_load(
     of_particle = {name: footprint.bytes_per_image * entry.tilts for name, footprint in footprints.items()}
     if settings.protocol == "auto":
         settings = largest(settings, entry.tilts, sum(counts.values()), np.array(source.image_size_px, np.float64))
+    has_movies = settings.tilt_movies and source.movies is not None
     blocks = [min(count, max(1, STREAM_BYTES // max(1, of_particle[name]))) for name, count in counts.items()]
     return SeriesLoad(
         entry.name,
@@ -106,6 +121,7 @@ def _series_load(
         _solver(settings, entry.tilts, sum(counts.values()), samples),
         max((footprint.tables_per_tilt * entry.tilts for footprint in footprints.values()), default=0),
         sum(block * of_particle[name] for name, block in zip(counts, blocks, strict=True)),
+        FILES_PER_SERIES + (FILES_PER_MOVIE * entry.tilts if has_movies else 0),
     )
 
 
