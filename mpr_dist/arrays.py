@@ -64,6 +64,15 @@ class Device:
         """
         return values
 
+    def kept(self, values: Any) -> Any:
+        """Values that never change, on this device; a card keeps them until ``release`` if there is room."""
+        there = self.resident(values)
+        return self.put(values) if there is None else there
+
+    def fetched(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Float64 arrays of this device on the host, of a card in one piece: the host waits once."""
+        return tuple(self.take(each) for each in values)
+
     def adopt(self, values: Any, there: Any) -> None:
         """What ``resident(values, lasting=True)`` gives from now on: the same values, which are there already."""
 
@@ -169,6 +178,11 @@ class AnyCard(Device):
                     part = half, slice(start * step, (start + 1) * step)
                     values[part] += self.take(there[part])
         self._sums.clear()
+
+    def fetched(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        ends = np.cumsum([each.size for each in values])
+        flat = self.take(self.xp.concatenate([each.ravel() for each in values]))
+        return tuple(f.reshape(each.shape) for f, each in zip(np.split(flat, ends[:-1]), values, strict=True))
 
     def release(self, all_of_it: bool = True) -> None:
         self._residents.clear()

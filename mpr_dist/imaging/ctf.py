@@ -2,6 +2,8 @@
 
 gamma(q) = pi lambda z q^2 + (pi/2) Cs lambda^3 q^4 - pi phase - atan(a / sqrt(1 - a^2)) + even Zernikes
 z(theta) = -(defocus + delta/2 cos(2 (theta - angle)))      CTF = -sin(gamma) scale exp(B q^2 / 4)
+
+What takes a ``device`` takes and gives its arrays, but for what belongs to a series.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.imaging.geometry import grid_at
 from mpr_dist.maths.zernike import even_gamma_rad, odd_phase_rad
 from mpr_dist.model.optics import Optics
@@ -50,15 +53,16 @@ def per_tilt(grid_values: F64, n_tilts: int) -> F64:
     return np.full(n_tilts, flat[0]) if flat.size == 1 else flat[:n_tilts]
 
 
-def ctf_terms(series: TiltSeries, qx: F64, qy: F64) -> CtfTerms:
+def ctf_terms(series: TiltSeries, qx: F64, qy: F64, device: Device = HOST) -> CtfTerms:
     """Terms of gamma at frequencies qx, qy (samples,) in 1/A for every tilt of a series."""
-    o, n = series.optics, series.n_tilts
-    q2, theta = qx**2 + qy**2, np.arctan2(qy, qx)
-    phase = per_tilt(o.phase_shift_pi.values, n)
-    even = even_gamma_rad(o.zernike_even, qx, qy) / (2 * np.pi)
+    xp, o, n = device.xp, series.optics, series.n_tilts
+    q2, theta = qx**2 + qy**2, xp.arctan2(qy, qx)
+    phase = device.put(per_tilt(o.phase_shift_pi.values, n))
+    even = even_gamma_rad(o.zernike_even, qx, qy, device) / (2 * np.pi)
     fixed = (fixed_turns(o, q2) + even)[None] - 0.5 * phase[:, None]
-    odd = odd_phase_rad(o.zernike_odd, qx, qy) / (2 * np.pi)
-    return CtfTerms(-0.5 * o.wavelength_A * q2, np.cos(2 * theta), np.sin(2 * theta), fixed, astigmatism_A(series), odd)
+    odd = odd_phase_rad(o.zernike_odd, qx, qy, device) / (2 * np.pi)
+    astig = device.put(astigmatism_A(series))
+    return CtfTerms(-0.5 * o.wavelength_A * q2, xp.cos(2 * theta), xp.sin(2 * theta), fixed, astig, odd)
 
 
 def astigmatism_A(series: TiltSeries) -> F64:
@@ -70,10 +74,11 @@ def astigmatism_A(series: TiltSeries) -> F64:
 
 
 def fixed_turns(optics: Optics, q2: F64) -> F64:
-    """Turns from spherical aberration and amplitude contrast at squared frequencies q2."""
+    """Turns from spherical aberration and amplitude contrast at squared frequencies q2, of any device."""
     a = optics.amplitude
     cs_A = optics.cs_mm * A_PER_MM
-    return np.asarray(0.25 * cs_A * optics.wavelength_A**3 * q2**2 - np.arctan(a / np.sqrt(1 - a * a)) / (2 * np.pi))
+    turns: F64 = 0.25 * cs_A * optics.wavelength_A**3 * q2**2 - np.arctan(a / np.sqrt(1 - a * a)) / (2 * np.pi)
+    return turns
 
 
 def ctf(optics: Optics, qx: F64, qy: F64, defocus_um: float, delta_um: float, angle_deg: float, phase_pi: float) -> F64:
@@ -100,14 +105,15 @@ def tilt_scales(series: TiltSeries) -> F64:
     return scale * w.series_weight
 
 
-def envelope(series: TiltSeries, qx: F64, qy: F64) -> F64:
+def envelope(series: TiltSeries, qx: F64, qy: F64, device: Device = HOST) -> F64:
     """(tilts, samples) damping at frequencies qx, qy (samples,) in 1/A, at amplitude scale 1.
 
     exp((B + delta cos 2 (theta - angle)) q^2 / 4): per tilt, and the B-factor of the series for all.
     """
-    q2, theta = qx**2 + qy**2, np.arctan2(qy, qx)
-    b = tilt_bfactors_A2(series) + series.weights.series_bfactor
-    return np.asarray(np.exp(0.25 * q2 * (b[:, None] + anisotropy_A2(series, theta))))
+    q2, theta = qx**2 + qy**2, device.xp.arctan2(qy, qx)
+    b = device.put(tilt_bfactors_A2(series) + series.weights.series_bfactor)
+    damping: F64 = device.xp.exp(0.25 * q2 * (b[:, None] + anisotropy_A2(series, theta, device)))
+    return damping
 
 
 def least_damped_A2(series: TiltSeries) -> F64:
@@ -123,23 +129,25 @@ def location_terms(series: TiltSeries, position_A: F64) -> tuple[F64, F64]:
     return grid_at(w.location_weight, *at), grid_at(w.location_bfactor, *at)
 
 
-def location_levels(series: TiltSeries, position_A: F64, q2: F64) -> tuple[F64, I64]:
+def location_levels(series: TiltSeries, position_A: F64, q2: F64, device: Device = HOST) -> tuple[F64, I64]:
     """(levels, samples) scale and damping by location at squared frequencies q2 (samples,); (points,) level of each.
+
+    Positions (points, 3) and levels are on the host: there are few.
 
     Points with about the same scale and B-factor share a level, and their means, so that the tables of a series with
     many particles stay small.
     """
-    w = series.weights
+    w, exp = series.weights, device.xp.exp
     if most_levels(series) == 1:
         constant = float(w.location_weight.values[0, 0, 0]), float(w.location_bfactor.values[0, 0, 0])
-        return np.asarray(constant[0] * np.exp(0.25 * constant[1] * q2))[None], np.zeros(len(position_A), np.int64)
+        return (constant[0] * exp(0.25 * constant[1] * q2))[None], np.zeros(len(position_A), np.int64)
     scale, b = location_terms(series, position_A)
     scale = np.maximum(scale, LEAST_LOCATION_SCALE)
     steps = _steps(np.log(scale), LOCATION_SCALE_STEP), _steps(b, LOCATION_BFACTOR_STEP_A2)
     step = np.ravel_multi_index(steps, (LOCATION_STEPS, LOCATION_STEPS))
     _, level, count = np.unique(step, return_inverse=True, return_counts=True)
-    means = [np.bincount(level, each) / count for each in (scale, b)]
-    return np.asarray(means[0][:, None] * np.exp(0.25 * means[1][:, None] * q2)), level
+    means = [device.put(np.bincount(level, each) / count)[:, None] for each in (scale, b)]
+    return means[0] * exp(0.25 * means[1] * q2), level
 
 
 def most_levels(series: TiltSeries) -> int:
@@ -170,10 +178,12 @@ def warp_damping(series: TiltSeries, position_A: F64, qx: F64, qy: F64) -> F64:
     return np.asarray(scale[:, None, None] * tilts * beyond)
 
 
-def anisotropy_A2(series: TiltSeries, theta: F64) -> F64:
+def anisotropy_A2(series: TiltSeries, theta: F64, device: Device = HOST) -> F64:
     """(tilts, samples) what the B-factors add at polar angles theta (samples,)."""
-    delta, angle = (_at_centre(series, g) for g in (series.weights.bfactor_delta, series.weights.bfactor_angle))
-    return np.asarray(delta[:, None] * np.cos(2 * (theta - np.deg2rad(angle)[:, None])))
+    grids = series.weights.bfactor_delta, series.weights.bfactor_angle
+    delta, angle = (device.put(_at_centre(series, grid))[:, None] for grid in grids)
+    added: F64 = delta * device.xp.cos(2 * (theta - device.xp.deg2rad(angle)))
+    return added
 
 
 def _at_centre(series: TiltSeries, grid: CubicGrid) -> F64:
@@ -191,17 +201,22 @@ def delocalisation_A(optics: Optics, defocus_um: float, q_max: float) -> float:
 def ewald_height(series: TiltSeries, q2: F64) -> F64:
     """Height (1/A) above the central slice of what multiplies exp(i gamma), at squared frequencies q2 (1/A^2).
 
+    On any device.
+
     lambda q^2 / 2 along the direction of growing underfocus: a slab at height z has the defocus of its own height, and
     exp(i pi lambda (-z) q^2) is a Fourier factor of that height. So the sign follows from what the file says about
     depth: are_angles_inverted turns it.
     """
-    height = 0.5 * series.optics.wavelength_A * q2
-    return np.asarray(-height if series.are_angles_inverted else height)
+    height: F64 = 0.5 * series.optics.wavelength_A * q2
+    return -height if series.are_angles_inverted else height
 
 
-def sideband_overlap(height: F64, diameter_A: float) -> F64:
+def sideband_overlap(height: F64, diameter_A: float, device: Device = HOST) -> F64:
     """(samples,) 0..1: correlation of the transform of a ball between the two sidebands, 2 |height| apart."""
-    x = 2 * np.pi * np.abs(height) * diameter_A
+    xp = device.xp
+    x = 2 * np.pi * xp.abs(height) * diameter_A
     small = x < 1e-3
-    safe = np.where(small, 1.0, x)
-    return np.clip(np.where(small, 1.0, 3 * (np.sin(safe) - safe * np.cos(safe)) / safe**3), 0.0, 1.0)
+    safe = xp.where(small, 1.0, x)
+    overlap = xp.where(small, 1.0, 3 * (xp.sin(safe) - safe * xp.cos(safe)) / safe**3)
+    clipped: F64 = xp.clip(overlap, 0.0, 1.0)
+    return clipped

@@ -3,16 +3,20 @@
 The formulas are Warp's: volume warp, tilt matrix, axis offset, image warp; the depth enters the defocus. Stage-angle
 grids turn the view but do not move particles, unless the stage is taken as a rigid body: then it turns the specimen
 about the centre of the volume, as the stage of a microscope does.
+
+What takes a ``device`` takes and gives its arrays; series and particles are always on the host.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.maths.rotations import rotation_x, rotation_y, rotation_z
-from mpr_dist.maths.splines import cubic_grid, linear_grid4
+from mpr_dist.maths.splines import Weights3, cubic_grid, cubic_weights, linear_grid4, weighted_grid
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
@@ -21,7 +25,7 @@ from mpr_dist.units import A_PER_UM, F64
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Particles seen by every tilt.
+    """Particles seen by every tilt, in arrays of one device.
 
     Attributes:
         xy_A: (particles, tilts, 2) from the centre of image pixel (0, 0).
@@ -48,59 +52,100 @@ def grid_at(grid: CubicGrid, x: F64, y: F64, z: F64) -> F64:
     return cubic_grid(grid.values, np.stack(np.broadcast_arrays(x, y, z), -1), grid.margins)
 
 
-def image_points(series: TiltSeries, xy_A: F64) -> tuple[F64, F64, F64]:
+def grids_at(
+    grids: Sequence[CubicGrid],
+    at: Weights3,
+    device: Device = HOST,
+    derivative: tuple[int, int, int] = (0, 0, 0),
+) -> list[F64]:
+    """Values of several grids at x, y, z in 0..1, broadcast together; what grids of one shape share is made once."""
+    shape = np.broadcast_shapes(*(u.shape for u in at))
+    known: dict[object, Weights3] = {}
+    found = []
+    for grid in grids:
+        kind = grid.values.shape, grid.margins
+        if grid.is_trivial:
+            found.append(device.xp.full(shape, 0.0 if any(derivative) else float(grid.values[0, 0, 0])))
+            continue
+        if kind not in known:
+            known[kind] = cubic_weights(grid.values.shape, at, grid.margins, derivative, device)
+        found.append(weighted_grid(device.put(grid.values), known[kind], device).reshape(shape))
+    return found
+
+
+def image_points(series: TiltSeries, xy_A: F64, device: Device = HOST) -> tuple[F64, F64, F64]:
     """Normalised image x, y (particles, tilts) and tilt position (1, tilts) at which an image warp is looked up."""
-    u = xy_A / series.image_size_A
-    return u[..., 0], u[..., 1], series.tilt_position[None]
+    u = xy_A / device.kept(series.image_size_A)
+    return u[..., 0], u[..., 1], device.put(series.tilt_position[None])
 
 
-def project(series: TiltSeries, particles: Particles) -> Projection:
+def project(series: TiltSeries, particles: Particles, device: Device = HOST) -> Projection:
     """Project particles into every tilt of a series, each from where it is when that tilt is exposed."""
-    return project_points(series, particles.positions_at(series.dose_position))
+    return project_points(series, positions(series, particles, device), device)
 
 
-def project_points(series: TiltSeries, position_A: F64) -> Projection:
+def positions(series: TiltSeries, particles: Particles, device: Device = HOST) -> F64:
+    """(particles, tilts, 3) A in the tomogram, where each is when a tilt is exposed."""
+    return along_dose(particles.positions_at(series.dose_position), particles, device)
+
+
+def along_dose(values: F64, particles: Particles, device: Device) -> F64:
+    """Values (particles, tilts, ...) of trajectories on a device; those of particles that stay go to a card once."""
+    if not device.is_card:
+        return values
+    there = device.put(values[:, :1] if particles.n_samples == 1 else values)
+    out: F64 = device.xp.broadcast_to(there, values.shape)
+    return out
+
+
+def project_points(series: TiltSeries, position_A: F64, device: Device = HOST) -> Projection:
     """Project points of the tomogram, (points, 3) or one place for every tilt (points, tilts, 3)."""
-    points = np.asarray(position_A, np.float64)
+    xp = device.xp
+    points = xp.asarray(position_A, np.float64)
     if points.ndim == 2:
-        points = np.broadcast_to(points[:, None], (len(points), series.n_tilts, 3))
-    centred = warped_positions(series, points)
-    q = np.einsum("tij,ptj->pti", tilt_matrices(series), centred)
+        points = xp.broadcast_to(points[:, None], (len(points), series.n_tilts, 3))
+    centred = warped_positions(series, points, device)
+    q = xp.einsum("tij,ptj->pti", device.put(tilt_matrices(series)), centred)
     if series.is_stage_rigid:
-        q = np.einsum("ptij,ptj->pti", stage_matrices(series, points), q)
-    unwarped = q[..., :2] + series.axis_offset_A + series.image_size_A / 2
-    x, y, z = image_points(series, unwarped)
-    shift = np.stack([grid_at(series.image_warp.x, x, y, z), grid_at(series.image_warp.y, x, y, z)], -1)
+        q = xp.einsum("ptij,ptj->pti", stage_matrices(series, points, device), q)
+    unwarped = q[..., :2] + device.kept(series.axis_offset_A) + device.kept(series.image_size_A) / 2
+    warp = series.image_warp
+    shift = xp.stack(grids_at((warp.x, warp.y), image_points(series, unwarped, device), device), -1)
     depth = -q[..., 2] if series.are_angles_inverted else q[..., 2]
-    defocus = _over_volume(series, series.optics.defocus_um, points) + depth / A_PER_UM
-    return Projection(unwarped - shift, depth, defocus, unwarped)
+    (at_centre,) = _over_volume(series, (series.optics.defocus_um,), points, device)
+    return Projection(unwarped - shift, depth, at_centre + depth / A_PER_UM, unwarped)
 
 
-def volume_points(series: TiltSeries, position_A: F64) -> F64:
+def volume_points(series: TiltSeries, position_A: F64, device: Device = HOST) -> F64:
     """(points, tilts, 4) normalised x, y, z and dose at which a volume warp is looked up."""
-    points = np.empty((*position_A.shape[:2], 4))
-    points[..., :3] = position_A / series.volume_size_A
-    points[..., 3] = series.dose_position
+    points: F64 = device.xp.empty((*position_A.shape[:2], 4))
+    points[..., :3] = position_A / device.kept(series.volume_size_A)
+    points[..., 3] = device.put(series.dose_position)
     return points
 
 
-def warped_positions(series: TiltSeries, position_A: F64) -> F64:
+def warped_positions(series: TiltSeries, position_A: F64, device: Device = HOST) -> F64:
     """Positions (points, tilts, 3) from the volume centre, volume warp added."""
-    points = volume_points(series, position_A)
+    centred = position_A - device.kept(series.volume_size_A) / 2
     grids = (series.volume_warp.x, series.volume_warp.y, series.volume_warp.z)
-    warp = np.stack([linear_grid4(g.values, points) for g in grids], -1)
-    return np.asarray(position_A - series.volume_size_A / 2 + warp)
+    if all(grid.is_trivial for grid in grids):
+        warp = device.put([float(grid.values[0, 0, 0, 0]) for grid in grids])
+    else:
+        points = volume_points(series, position_A, device)
+        warp = device.xp.stack([linear_grid4(device.put(g.values), points, device) for g in grids], -1)
+    out: F64 = centred + warp
+    return out
 
 
-def _over_volume(series: TiltSeries, grid: CubicGrid, position_A: F64) -> F64:
-    u = position_A / series.volume_size_A
-    return grid_at(grid, u[..., 0], u[..., 1], series.tilt_position[None])
+def _over_volume(series: TiltSeries, grids: Sequence[CubicGrid], position_A: F64, device: Device) -> list[F64]:
+    u = position_A / device.kept(series.volume_size_A)
+    return grids_at(grids, (u[..., 0], u[..., 1], device.put(series.tilt_position[None])), device)
 
 
-def stage_matrices(series: TiltSeries, position_A: F64) -> F64:
+def stage_matrices(series: TiltSeries, position_A: F64, device: Device = HOST) -> F64:
     """(points, tilts, 3, 3) corrections by the stage-angle grids, Rz Ry Rx, at positions (points, tilts, 3)."""
-    angles = [_over_volume(series, g, position_A) for g in stage_grids(series)]
-    return np.asarray(rotation_z(angles[2]) @ rotation_y(angles[1]) @ rotation_x(angles[0]))
+    x, y, z = _over_volume(series, stage_grids(series), position_A, device)
+    return rotation_z(z, device) @ rotation_y(y, device) @ rotation_x(x, device)
 
 
 def stage_grids(series: TiltSeries) -> tuple[CubicGrid, CubicGrid, CubicGrid]:

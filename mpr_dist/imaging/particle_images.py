@@ -186,14 +186,14 @@ def sample_limits(series: TiltSeries, samples: Samples, weight_threshold: float)
 
 @dataclass(frozen=True, eq=False)
 class KernelTables:
-    """What the kernels need besides images and poses, in float32.
+    """What the kernels need besides images and poses, in float32, on the device that made it.
 
     Attributes:
         tables: (11, samples): the rows named in maths/kernels/compare.py.
         fixed: (tilts, samples) turns; astig: (tilts, 2) A.
         weight: (rows, samples) dose envelope / noise amplitude, at amplitude scale 1; a row per tilt, or several where
             the envelope depends on the place in the tilt.
-        weight_row: (particles, tilts) the row of each image; tilt_of_row: (rows,) the tilt it belongs to.
+        weight_row: (particles, tilts) the row of each image; tilt_of_row: (rows,) the tilt it belongs to, on the host.
         is_curved: whether both sidebands of the Ewald sphere count.
     """
 
@@ -207,44 +207,51 @@ class KernelTables:
 
 
 def kernel_tables(
-    series: TiltSeries, species: Species, images: ParticleImages, grid_px: int, particles: Particles
+    series: TiltSeries,
+    species: Species,
+    images: ParticleImages,
+    grid_px: int,
+    particles: Particles,
+    device: Device = HOST,
 ) -> KernelTables:
     """Tables for a reference or an accumulator whose real-space box has grid_px pixels.
 
     The weight carries box_px / (edge of the image box), so that amplitudes do not depend on the box that was cut. It is
     zero for samples that magnification or curvature take out of the grid; their coordinates stay at its edge.
     """
-    s = images.samples
-    terms = ctf_terms(series, s.qx, s.qy)
+    s, xp = images.samples, device.xp
+    qx, qy = s.frequencies(device)
+    terms = ctf_terms(series, qx, qy, device)
     to_grid = grid_px * species.pixel_size_A
-    tables = np.zeros((N_TABLES, len(s.kx)), np.float32)
-    q2 = s.qx**2 + s.qy**2
-    slice_q = series.optics.magnification @ np.stack([s.qx, s.qy])
-    entries = {QX: s.qx, QY: s.qy, KX: slice_q[0] * to_grid, KY: slice_q[1] * to_grid, A2: terms.a2}
+    tables = xp.zeros((N_TABLES, len(s.kx)), np.float32)
+    q2 = qx**2 + qy**2
+    slice_q = device.put(series.optics.magnification) @ xp.stack([qx, qy])
+    entries = {QX: qx, QY: qy, KX: slice_q[0] * to_grid, KY: slice_q[1] * to_grid, A2: terms.a2}
     entries |= {COS2: terms.cos2, SIN2: terms.sin2, Q2_4: q2 / 4, ODD: terms.odd}
     if species.ewald:
         height = ewald_height(series, q2)
-        entries |= {EWALD: species.ewald * height * to_grid, OVERLAP: sideband_overlap(height, species.diameter_A)}
-    is_inside = _kept_inside(entries, grid_px / 2)
+        overlap = sideband_overlap(height, species.diameter_A, device)
+        entries |= {EWALD: species.ewald * height * to_grid, OVERLAP: overlap}
+    is_inside = _kept_inside(entries, grid_px / 2, device)
     for i, row in entries.items():
         tables[i] = row
-    amplitude = (
-        envelope(series, s.qx, s.qy) / np.sqrt(images.noise)[:, s.ring] * (species.box_px / s.box_px) * is_inside
-    )
-    damping, level = location_levels(series, particles.position_A.mean(axis=1), q2)
+    noise = xp.sqrt(device.kept(images.noise))[:, device.kept(s.ring)]
+    amplitude = envelope(series, qx, qy, device) / noise * (species.box_px / s.box_px) * is_inside
+    damping, level = location_levels(series, particles.position_A.mean(axis=1), q2, device)
     fixed, astig = terms.fixed.astype(np.float32), terms.astig_A.astype(np.float32)
-    weight = np.empty((series.n_tilts, len(damping), len(q2)), np.float32)
-    for i, each in enumerate(damping):
-        weight[:, i] = amplitude * each
-    rows = len(damping) * np.arange(series.n_tilts) + level[:, None]
+    weight = xp.empty((series.n_tilts, len(damping), len(q2)), np.float32)
+    for i in range(len(damping)):
+        weight[:, i] = amplitude * damping[i]
+    rows = len(damping) * xp.arange(series.n_tilts) + device.put(level)[:, None]
     tilt_of_row = np.repeat(np.arange(series.n_tilts), len(damping))
     return KernelTables(tables, fixed, astig, weight.reshape(-1, len(q2)), rows, tilt_of_row, bool(species.ewald))
 
 
-def _kept_inside(rows: dict[int, F64], radius: float) -> Bool:
+def _kept_inside(rows: dict[int, F64], radius: float, device: Device) -> Bool:
     """(samples,) whether the place in the grid lies within a radius; those beyond are moved onto it (in place)."""
     place = [row for row in (KX, KY, EWALD) if row in rows]
-    reach = np.sqrt(sum(rows[row] ** 2 for row in place))
+    reach = device.xp.sqrt(sum(rows[row] ** 2 for row in place))
     for row in place:
-        rows[row] = rows[row] * np.minimum(1.0, radius / np.maximum(reach, 1e-9))
-    return np.asarray(reach <= radius)
+        rows[row] = rows[row] * device.xp.minimum(1.0, radius / device.xp.maximum(reach, 1e-9))
+    inside: Bool = reach <= radius
+    return inside

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mpr_dist.arrays import Device, in_blocks
+from mpr_dist.arrays import HOST, Device, in_blocks
 from mpr_dist.imaging.particle_images import ParticleImages
 from mpr_dist.maths.kernels.cards import Seen, compare_on, insert_on
 from mpr_dist.maths.kernels.compare import compare, n_out
@@ -19,11 +19,21 @@ SHARE_OF_SUMS = 0.5
 
 
 def compare_images(
-    images: ParticleImages, volumes: F32, reference: I64, shift: F32, seen: Seen, kinds: I64, rows: F32
+    images: ParticleImages,
+    volumes: F32,
+    reference: I64,
+    shift: F32,
+    seen: Seen,
+    kinds: I64,
+    rows: F32,
+    where: Device = HOST,
 ) -> F64:
-    """Inner products of all images with their models, (particles, tilts, n_out) float64; see ``kernels.compare``."""
+    """Inner products of all images with their models, (particles, tilts, n_out) float64; see ``kernels.compare``.
+
+    where: the device that gets them, that of the images or the host; what says how images are seen may be on either.
+    """
     device = images.device
-    out = np.empty((*seen.active.shape, n_out(len(kinds))))
+    out: F64 = where.xp.empty((*seen.active.shape, n_out(len(kinds))))
     found: list[tuple[slice, Any]] = []
 
     def on_card(values: Any, first: int, rows_there: slice) -> None:
@@ -37,13 +47,13 @@ def compare_images(
             in_blocks(device, len(values), len(values), partial(on_card, values, part.start))
         else:
             s = seen.of(part)
-            where = (s.active, s.views, shift[part], s.defocus, s.astig, s.fixed, s.weight, s.weight_row, s.n_samples)
+            how = (s.active, s.views, shift[part], s.defocus, s.astig, s.fixed, s.weight, s.weight_row, s.n_samples)
             # the kernels walk through images in the order of memory
             values = np.ascontiguousarray(values)
-            compare(volumes, reference[part], values, *where, s.tables, s.is_curved, kinds, rows, out[part])
+            compare(volumes, reference[part], values, *how, s.tables, s.is_curved, kinds, rows, out[part])
     # only now: while a card is at one block the host reads the next one and sends it there
     for some, of_some in found:
-        out[some] = device.take(of_some)
+        out[some] = of_some if where is device else device.take(of_some)
     return out
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.errors import InputError
 from mpr_dist.units import F64, I64
 
@@ -31,12 +32,17 @@ class Samples:
     @property
     def qx(self) -> F64:
         """(samples,) in 1/A."""
-        return self.kx / (self.box_px * self.pixel_A)
+        return self.frequencies()[0]
 
     @property
     def qy(self) -> F64:
         """(samples,) in 1/A."""
-        return self.ky / (self.box_px * self.pixel_A)
+        return self.frequencies()[1]
+
+    def frequencies(self, device: Device = HOST) -> tuple[F64, F64]:
+        """qx, qy (samples,) in 1/A on a device."""
+        edge_A = self.box_px * self.pixel_A
+        return device.kept(self.kx) / edge_A, device.kept(self.ky) / edge_A
 
     @property
     def n_rings(self) -> int:

@@ -2,6 +2,8 @@
 
 RELION's and Warp's Euler angles turn the particle frame into the tomogram (or image) frame by
 A = Rz(-psi) Ry(-tilt) Rz(-rot).
+
+What takes a ``device`` takes and gives its arrays.
 """
 
 from __future__ import annotations
@@ -9,14 +11,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.units import F64
 
 
-def _about(axis: int, angle_deg: ArrayLike) -> F64:
-    angle = np.deg2rad(np.asarray(angle_deg, np.float64))
-    c, s = np.cos(angle), np.sin(angle)
+def _about(axis: int, angle_deg: ArrayLike, device: Device) -> F64:
+    xp = device.xp
+    angle = xp.deg2rad(xp.asarray(angle_deg, np.float64))
+    c, s = xp.cos(angle), xp.sin(angle)
     i, j = (axis + 1) % 3, (axis + 2) % 3
-    matrix = np.zeros((*angle.shape, 3, 3))
+    matrix: F64 = xp.zeros((*angle.shape, 3, 3))
     matrix[..., axis, axis] = 1.0
     matrix[..., i, i] = c
     matrix[..., j, j] = c
@@ -25,19 +29,19 @@ def _about(axis: int, angle_deg: ArrayLike) -> F64:
     return matrix
 
 
-def rotation_x(angle_deg: ArrayLike) -> F64:
+def rotation_x(angle_deg: ArrayLike, device: Device = HOST) -> F64:
     """(..., 3, 3) rotation about x."""
-    return _about(0, angle_deg)
+    return _about(0, angle_deg, device)
 
 
-def rotation_y(angle_deg: ArrayLike) -> F64:
+def rotation_y(angle_deg: ArrayLike, device: Device = HOST) -> F64:
     """(..., 3, 3) rotation about y."""
-    return _about(1, angle_deg)
+    return _about(1, angle_deg, device)
 
 
-def rotation_z(angle_deg: ArrayLike) -> F64:
+def rotation_z(angle_deg: ArrayLike, device: Device = HOST) -> F64:
     """(..., 3, 3) rotation about z."""
-    return _about(2, angle_deg)
+    return _about(2, angle_deg, device)
 
 
 def euler_to_matrix(angles_deg: ArrayLike) -> F64:
@@ -59,10 +63,10 @@ def matrix_to_euler(matrix: ArrayLike) -> F64:
     return np.asarray(np.rad2deg(np.stack([rot, tilt, psi], -1)))
 
 
-def skew(vector: ArrayLike) -> F64:
+def skew(vector: ArrayLike, device: Device = HOST) -> F64:
     """(..., 3) -> (..., 3, 3) matrix of the cross product v x."""
-    v = np.asarray(vector, np.float64)
-    out = np.zeros((*v.shape[:-1], 3, 3))
+    v = device.xp.asarray(vector, np.float64)
+    out: F64 = device.xp.zeros((*v.shape[:-1], 3, 3))
     out[..., 0, 1], out[..., 0, 2], out[..., 1, 2] = -v[..., 2], v[..., 1], -v[..., 0]
     out[..., 1, 0], out[..., 2, 0], out[..., 2, 1] = v[..., 2], -v[..., 1], v[..., 0]
     return out

@@ -1,49 +1,106 @@
 """Interpolation on the grids of Warp: natural cubic splines (tensor products) and quadrilinear grids.
 
 Both are linear in their node values, so everything is expressed by weights: value = sum_i w_i(x) node_i. The weights
-are also the derivatives with respect to the nodes, which refinement needs.
+are also the derivatives with respect to the nodes, which refinement needs. Points and values are arrays of ``device``.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 
-from mpr_dist.units import F64
+from mpr_dist.arrays import HOST, Device
+from mpr_dist.units import F64, I64
 
 # from so many on, points at the same place are worth looking for
 MANY_NODES = 16
 
+Weights3 = tuple[F64, F64, F64]
+
 
 @lru_cache(maxsize=256)
-def _cardinal(n: int, margin: float) -> CubicSpline:
+def _cardinal(n: int, margin: float) -> tuple[F64, F64]:
+    """Nodes (n,); coefficients (4, n - 1, n): power, falling; piece; node that is 1 while all others are 0."""
     nodes = np.linspace(margin, 1.0 - margin, n)
-    return CubicSpline(nodes, np.eye(n), bc_type="natural", extrapolate=True)
+    return nodes, np.ascontiguousarray(CubicSpline(nodes, np.eye(n), bc_type="natural").c)
 
 
-def natural_weights(n: int, x: ArrayLike, margin: float = 0.0, derivative: int = 0) -> F64:
+def natural_weights(n: int, x: ArrayLike, margin: float = 0.0, derivative: int = 0, device: Device = HOST) -> F64:
     """Weights (points, n) of n equally spaced nodes on margin..1-margin at x (points,).
 
     Natural boundary; outside the nodes the last cubic piece continues, as in Warp. One node is a constant, two are a
     straight line. ``derivative`` = 1 gives the weights of d/dx.
     """
-    x = np.asarray(x, np.float64).ravel()
+    xp = device.xp
+    at = xp.asarray(x, np.float64).ravel()
+    out: F64
     if n == 1:
-        return np.ones((x.size, 1)) if derivative == 0 else np.zeros((x.size, 1))
-    if n == 2:
+        out = xp.ones((at.size, 1)) if derivative == 0 else xp.zeros((at.size, 1))
+    elif n == 2:
         span = 1.0 - 2.0 * margin
-        t = (x - margin) / span
-        if derivative:
-            return np.tile([-1.0 / span, 1.0 / span], (x.size, 1))
-        return np.stack([1.0 - t, t], 1)
-    if n < MANY_NODES:
-        return np.asarray(_cardinal(n, margin)(x, nu=derivative))
-    # a node per tilt: all particles of a tilt are at the same place
-    places, which = np.unique(x, return_inverse=True)
-    return np.asarray(_cardinal(n, margin)(places, nu=derivative)[which])
+        t = (at - margin) / span
+        rising = xp.zeros_like(t) + 1.0 / span
+        out = xp.stack([-rising, rising] if derivative else [1.0 - t, t], 1)
+    elif n < MANY_NODES or device.is_card:
+        out = _piecewise(n, at, margin, derivative, device)
+    else:
+        # a node per tilt: all particles of a tilt are at the same place
+        places, which = np.unique(at, return_inverse=True)
+        out = _piecewise(n, places, margin, derivative, device)[which]
+    return out
+
+
+def _piecewise(n: int, x: F64, margin: float, derivative: int, device: Device) -> F64:
+    """The cubic of its piece at every x, in the order of operations of scipy's ``PPoly``."""
+    xp, (nodes, coefficients) = device.xp, _cardinal(n, margin)
+    nodes, coefficients = device.kept(nodes), device.kept(coefficients)
+    piece = xp.clip(xp.searchsorted(nodes, x, side="right") - 1, 0, n - 2)
+    t = (x - nodes[piece])[:, None]
+
+    def times(power: int, factor: Any) -> Any:
+        term = xp.take(coefficients[3 - power], piece, axis=0)
+        term *= factor
+        return term
+
+    out: F64
+    if derivative:
+        out = times(1, 1.0) + times(2, t) * 2.0
+        out += times(3, t * t) * 3.0
+    else:
+        out = times(0, 1.0) + times(1, t)
+        out += times(2, t * t)
+        out += times(3, t * t * t)
+    return out
+
+
+def cubic_weights(
+    shape: tuple[int, ...],
+    at: Weights3,
+    margins: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    derivative: tuple[int, int, int] = (0, 0, 0),
+    device: Device = HOST,
+) -> Weights3:
+    """Weights (points, nodes) along x, y, z of a (depth, height, width) grid at x, y, z in 0..1 of any shapes.
+
+    The points are those of the three broadcast together; each is only looked up as often as it is given.
+    """
+    whole = np.broadcast_shapes(*(u.shape for u in at))
+    found = []
+    for n, u, margin, order in zip(shape[::-1], at, margins, derivative, strict=True):
+        own = natural_weights(n, u, margin, order, device).reshape(*u.shape, n)
+        found.append(device.xp.broadcast_to(own, (*whole, n)).reshape(-1, n))
+    return found[0], found[1], found[2]
+
+
+def weighted_grid(values: F64, weights: Weights3, device: Device = HOST) -> F64:
+    """Values (points,) of a (depth, height, width) grid by its weights."""
+    wx, wy, wz = weights
+    out: F64 = device.xp.einsum("pz,py,px,zyx->p", wz, wy, wx, values, optimize=True)
+    return out
 
 
 def cubic_grid(
@@ -55,39 +112,46 @@ def cubic_grid(
     """Values of a (depth, height, width) grid at points (..., 3) = x, y, z in 0..1; shape (...)."""
     p = np.asarray(points, np.float64)
     flat = p.reshape(-1, 3)
-    depth, height, width = values.shape
-    wx = natural_weights(width, flat[:, 0], margins[0], derivative[0])
-    wy = natural_weights(height, flat[:, 1], margins[1], derivative[1])
-    wz = natural_weights(depth, flat[:, 2], margins[2], derivative[2])
-    return np.asarray(np.einsum("pz,py,px,zyx->p", wz, wy, wx, values, optimize=True).reshape(p.shape[:-1]))
+    at = flat[:, 0], flat[:, 1], flat[:, 2]
+    return weighted_grid(values, cubic_weights(values.shape, at, margins, derivative)).reshape(p.shape[:-1])
 
 
-def linear_weights(n: int, x: ArrayLike) -> F64:
+def linear_weights(n: int, x: ArrayLike, device: Device = HOST) -> F64:
     """Weights (points, n) of linear interpolation on nodes i/(n-1), as Warp's LinearGrid4D does it.
 
     The cell index is clamped, its fraction is not: below 0 the first cell extrapolates, above 1 the last node stays.
     """
-    x = np.asarray(x, np.float64).ravel()
-    weights = np.zeros((x.size, n))
+    xp = device.xp
+    at = xp.asarray(x, np.float64).ravel()
+    weights: F64 = xp.zeros((at.size, n))
     if n == 1:
         weights[:] = 1.0
         return weights
-    p = x * (n - 1)
-    i = np.clip(np.trunc(p).astype(int), 0, n - 1)
-    j = np.minimum(i + 1, n - 1)
-    rows = np.arange(x.size)
-    np.add.at(weights, (rows, i), 1.0 - (p - i))
-    np.add.at(weights, (rows, j), p - i)
+    p, rows = at * (n - 1), xp.arange(at.size)
+    lower, upper = _cell(p, n, device)
+    weights[rows, lower] = 1.0 - (p - lower)
+    weights[rows, upper] += p - lower
     return weights
 
 
-def linear_grid4(values: F64, points: ArrayLike) -> F64:
+def _cell(p: F64, n: int, device: Device) -> tuple[I64, I64]:
+    """Nodes below and above every place p (points,), counted in nodes; the last one twice beyond it."""
+    xp = device.xp
+    lower = xp.clip(xp.trunc(p).astype(np.int64), 0, n - 1)
+    return lower, xp.minimum(lower + 1, n - 1)
+
+
+def linear_grid4(values: F64, points: ArrayLike, device: Device = HOST) -> F64:
     """Values of a (duration, depth, height, width) grid at points (..., 4) = x, y, z, w in 0..1; shape (...)."""
-    p = np.asarray(points, np.float64)
+    p: F64 = device.xp.asarray(points, np.float64)
     flat = p.reshape(-1, 4)
-    w = [linear_weights(n, flat[:, axis]) for axis, n in enumerate(values.shape[::-1])]
-    out = np.einsum("pw,pz,py,px,wzyx->p", w[3], w[2], w[1], w[0], values, optimize=True)
-    return np.asarray(out.reshape(p.shape[:-1]))
+    w = [linear_weights(n, flat[:, axis], device) for axis, n in enumerate(values.shape[::-1])]
+    return _weighted4(values, w, device).reshape(p.shape[:-1])
+
+
+def _weighted4(values: F64, w: list[F64], device: Device) -> F64:
+    out: F64 = device.xp.einsum("pw,pz,py,px,wzyx->p", w[3], w[2], w[1], w[0], values, optimize=True)
+    return out
 
 
 def resample_cubic(values: F64, shape: tuple[int, int, int], margins: tuple[float, float, float]) -> F64:
@@ -100,21 +164,21 @@ def resample_cubic(values: F64, shape: tuple[int, int, int], margins: tuple[floa
     return np.ascontiguousarray(out)
 
 
-def linear_grid4_slope(values: F64, points: ArrayLike, axis: int) -> F64:
+def linear_grid4_slope(values: F64, points: ArrayLike, axis: int, device: Device = HOST) -> F64:
     """Derivative of ``linear_grid4`` along normalised x, y or z (axis 0, 1, 2) at points (..., 4); shape (...).
 
     That of the cell on the upper side where two cells meet.
     """
-    p = np.asarray(points, np.float64)
+    xp = device.xp
+    p: F64 = xp.asarray(points, np.float64)
     flat = p.reshape(-1, 4)
     counts = values.shape[::-1]
-    w = [linear_weights(n, flat[:, i]) for i, n in enumerate(counts)]
+    w = [linear_weights(n, flat[:, i], device) for i, n in enumerate(counts)]
     n = counts[axis]
-    w[axis] = np.zeros_like(w[axis])
+    w[axis] = xp.zeros_like(w[axis])
     if n > 1:
-        cell = np.clip(np.trunc(flat[:, axis] * (n - 1)).astype(int), 0, n - 1)
-        inside = cell < n - 1
-        rows = np.flatnonzero(inside)
-        w[axis][rows, cell[rows]], w[axis][rows, cell[rows] + 1] = -(n - 1.0), n - 1.0
-    out = np.einsum("pw,pz,py,px,wzyx->p", w[3], w[2], w[1], w[0], values, optimize=True)
-    return np.asarray(out.reshape(p.shape[:-1]))
+        lower, upper = _cell(flat[:, axis] * (n - 1), n, device)
+        steep, rows = xp.where(lower < upper, n - 1.0, 0.0), xp.arange(len(flat))
+        w[axis][rows, lower] -= steep
+        w[axis][rows, upper] += steep
+    return _weighted4(values, w, device).reshape(p.shape[:-1])

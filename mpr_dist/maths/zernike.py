@@ -1,6 +1,7 @@
 """Zernike polynomials of the aberrations, in the order of Warp and RELION: not normalised, at frequencies in 1/A.
 
 Z_n^m = R_n^|m|(r) cos(m phi) for m >= 0 and R sin(|m| phi) for m < 0 (Zernike 1934; Born and Wolf, section 9.2).
+Frequencies and values are arrays of ``device``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from math import factorial
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.units import F64
 
 ODD_ORDERS, EVEN_ORDERS = (1, 3, 5), (2, 4)
@@ -25,14 +27,16 @@ def even_terms(order: int) -> tuple[tuple[int, int], ...]:
     return tuple((n, m) for n in EVEN_ORDERS if n <= order for m in range(-n, n + 1, 2))
 
 
-def zernike(n: int, m: int, qx: F64, qy: F64) -> F64:
+def zernike(n: int, m: int, qx: F64, qy: F64, device: Device = HOST) -> F64:
     """Z_n^m at frequencies qx, qy (1/A, any shape)."""
-    phi, a = np.arctan2(qy, qx), abs(m)
-    return np.asarray(_radial(n, a, np.hypot(qx, qy)) * (np.cos(a * phi) if m >= 0 else np.sin(a * phi)))
+    xp, a = device.xp, abs(m)
+    phi = xp.arctan2(qy, qx)
+    value: F64 = _radial(n, a, xp.hypot(qx, qy), device) * (xp.cos(a * phi) if m >= 0 else xp.sin(a * phi))
+    return value
 
 
-def _radial(n: int, a: int, r: F64) -> F64:
-    radial = np.zeros_like(r)
+def _radial(n: int, a: int, r: F64, device: Device = HOST) -> F64:
+    radial: F64 = device.xp.zeros_like(r)
     for k in range((n - a) // 2 + 1):
         top = (-1) ** k * factorial(n - k)
         bottom = factorial(k) * factorial((n + a) // 2 - k) * factorial((n - a) // 2 - k)
@@ -78,19 +82,19 @@ def disc_basis(terms: tuple[tuple[int, int], ...], radius: float) -> F64:
     return out
 
 
-def odd_phase_rad(coefficients: tuple[float, ...], qx: F64, qy: F64) -> F64:
+def odd_phase_rad(coefficients: tuple[float, ...], qx: F64, qy: F64, device: Device = HOST) -> F64:
     """Phase (rad) of the odd aberrations: data times exp(+i phase) are free of them (Warp's sign)."""
-    return _sum(coefficients, odd_terms(5), qx, qy)
+    return _sum(coefficients, odd_terms(5), qx, qy, device)
 
 
-def even_gamma_rad(coefficients: tuple[float, ...], qx: F64, qy: F64) -> F64:
+def even_gamma_rad(coefficients: tuple[float, ...], qx: F64, qy: F64, device: Device = HOST) -> F64:
     """What the even aberrations add to gamma (rad)."""
-    return _sum(coefficients, even_terms(4), qx, qy)
+    return _sum(coefficients, even_terms(4), qx, qy, device)
 
 
-def _sum(coefficients: tuple[float, ...], terms: tuple[tuple[int, int], ...], qx: F64, qy: F64) -> F64:
-    total = np.zeros(np.broadcast(qx, qy).shape)
+def _sum(coefficients: tuple[float, ...], terms: tuple[tuple[int, int], ...], qx: F64, qy: F64, device: Device) -> F64:
+    total: F64 = device.xp.zeros(np.broadcast_shapes(qx.shape, qy.shape))
     for value, (n, m) in zip(coefficients, terms, strict=False):
         if value != 0:
-            total += value * zernike(n, m, qx, qy)
+            total += value * zernike(n, m, qx, qy, device)
     return total

@@ -14,7 +14,7 @@ from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.cavity import Cavity
-from mpr_dist.refinement.objective import SpeciesData
+from mpr_dist.refinement.products import SpeciesData
 from mpr_dist.refinement.state import AS_ITS_TILT, Strength
 from mpr_dist.units import A_PER_UM, F64, I64
 

@@ -17,7 +17,8 @@ from mpr_dist.maths.solve import Covariance, posterior
 from mpr_dist.refinement.jacobian import Jacobian
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.linearisation import DEFOCUS, TURN, Linearisation
-from mpr_dist.refinement.objective import Evaluation, Products, SpeciesData, local_equations, products
+from mpr_dist.refinement.objective import Evaluation
+from mpr_dist.refinement.products import Products, SpeciesData, local_equations, products
 from mpr_dist.refinement.state import State
 from mpr_dist.units import F64
 
@@ -54,7 +55,7 @@ def _cavity(passed: Products, scale: F64, posterior: _Posterior) -> Cavity:
     mean, cov = np.zeros((n_p, n_t, PLACE)), np.zeros((n_p, n_t, PLACE, PLACE))
     for t in range(n_t):
         known, step = posterior.of_tilt(t)
-        gradient, information = local_equations(passed, scale[t], t)
+        gradient, information = (each[0] for each in local_equations(passed, scale, slice(t, t + 1)))
         # with all that the image says anything about: of a place alone it would seem to say more than it does
         left = np.eye(known.shape[-1]) - known @ information
         without = np.linalg.solve(left, known)[:, :PLACE, :PLACE]
@@ -80,11 +81,11 @@ class _Posterior:
         """Covariance (particles, local, local) of all local parameters in tilt t, and step to their mean."""
         jacobian, blocks, points = self.jacobian, self.blocks, self.points
         columns = jacobian.layout.tilt_columns[t]
-        by_series = jacobian.series(t)
+        by_series = jacobian.series(slice(t, t + 1))[0]
         out = by_series @ blocks.s[np.ix_(columns, columns)] @ np.swapaxes(by_series, 1, 2)
         step = by_series @ self.steps[0][columns]
         if jacobian.layout.poses:
-            by_pose = jacobian.pose(t)
+            by_pose = jacobian.pose(slice(t, t + 1))[0]
             mixed = by_series @ np.moveaxis(blocks.sp[columns, points], 1, 0) @ np.swapaxes(by_pose, 1, 2)
             out = out + mixed + np.swapaxes(mixed, 1, 2)
             out = out + by_pose @ blocks.p[points] @ np.swapaxes(by_pose, 1, 2)

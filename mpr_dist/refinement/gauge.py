@@ -143,8 +143,7 @@ def _undo_shift(layout: Layout, state: State, moved: F64) -> F64:
 def _stage_step(layout: Layout, state: State, turn: F64) -> F64:
     """Series step whose stage angles turn every tilt by a rotation vector (tilts, 3) in the image frame, rad."""
     step = np.zeros(layout.n_series)
-    axes = np.stack([turn_axes(state.series, t) for t in range(layout.n_tilts)])
-    step[layout.slices["stage_angles"]] = np.linalg.solve(axes, turn[..., None]).ravel()
+    step[layout.slices["stage_angles"]] = np.linalg.solve(turn_axes(state.series), turn[..., None]).ravel()
     return step
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.imaging.geometry import (
     Projection,
+    along_dose,
+    grids_at,
     image_points,
+    positions,
     project,
     stage_matrices,
     tilt_matrices,
@@ -17,7 +19,7 @@ from mpr_dist.imaging.geometry import (
     warped_positions,
 )
 from mpr_dist.maths.rotations import euler_to_matrix
-from mpr_dist.maths.splines import cubic_grid, linear_grid4_slope
+from mpr_dist.maths.splines import linear_grid4_slope, natural_weights
 from mpr_dist.maths.trajectories import position_derivative, rotation_derivative
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
@@ -30,102 +32,142 @@ SHIFT, TURN, DEFOCUS, BFACTOR = slice(0, 2), slice(2, 5), 5, 6
 @dataclass(frozen=True, eq=False)
 class Linearisation:
     """Attributes:
-    series, particles, projection: the state, and where it puts every particle.
+    series, particles: the state; projection: where it puts every particle.
     species: place among the species.
+    device: that has all arrays but those of series and particles.
     """
 
     series: TiltSeries
     particles: Particles
     projection: Projection
     species: int = 0
+    device: Device = HOST
 
     @staticmethod
-    def of(series: TiltSeries, particles: Particles, species: int = 0) -> Linearisation:
-        return Linearisation(series, particles, project(series, particles), species)
+    def of(series: TiltSeries, particles: Particles, species: int = 0, device: Device = HOST) -> Linearisation:
+        return Linearisation(series, particles, project(series, particles, device), species, device)
+
+    def on(self, device: Device) -> Linearisation:
+        """The same on a device."""
+        if device is self.device:
+            return self
+        return Linearisation.of(self.series, self.particles, self.species, device)
 
     @cached_property
     def position_A(self) -> F64:
         """(particles, tilts, 3) in the tomogram."""
-        return self.particles.positions_at(self.series.dose_position)
+        return positions(self.series, self.particles, self.device)
 
     @cached_property
-    def image_points(self) -> F64:
-        """(particles, tilts, 3) normalised x, y and tilt at which the image warp is looked up."""
-        return np.stack(np.broadcast_arrays(*image_points(self.series, self.projection.unwarped_xy_A)), -1)
+    def _image_points(self) -> tuple[F64, F64, F64]:
+        """Normalised x, y (particles, tilts) and tilt (1, tilts) at which the image warp is looked up."""
+        return image_points(self.series, self.projection.unwarped_xy_A, self.device)
+
+    @cached_property
+    def _image_nodes(self) -> dict[tuple[int, int], F64]:
+        return {}
+
+    def image_nodes(self, axis: int, n: int) -> F64:
+        """(particles, tilts, n) weights of n nodes along image x or y, where the image warp is looked up."""
+        if (axis, n) not in self._image_nodes:
+            place = self._image_points[axis]
+            self._image_nodes[axis, n] = natural_weights(n, place, device=self.device).reshape(*place.shape, n)
+        return self._image_nodes[axis, n]
 
     @cached_property
     def volume_points(self) -> F64:
         """(particles, tilts, 4) normalised x, y, z and dose at which the volume warp is looked up."""
-        return volume_points(self.series, self.position_A)
+        return volume_points(self.series, self.position_A, self.device)
 
     @cached_property
     def stage(self) -> F64:
         """(particles, tilts, 3, 3) corrections by the stage angles."""
-        return stage_matrices(self.series, self.position_A)
+        return stage_matrices(self.series, self.position_A, self.device)
+
+    @cached_property
+    def _tilt(self) -> F64:
+        there: F64 = self.device.put(tilt_matrices(self.series))
+        return there
 
     @cached_property
     def to_image(self) -> F64:
         """(particles, tilts, 3, 3) from the tomogram to the image, for orientations."""
-        return np.asarray(self.stage @ tilt_matrices(self.series))
+        return self.stage @ self._tilt
 
     @cached_property
     def views(self) -> F64:
         """(particles, tilts, 3, 3) rotation from the reference to the image frame."""
-        return np.asarray(self.to_image @ self.particles.rotations_at(self.series.dose_position))
+        return self.to_image @ self._along_dose(self.particles.rotations_at(self.series.dose_position))
+
+    def _along_dose(self, values: F64) -> F64:
+        return along_dose(values, self.particles, self.device)
 
     @cached_property
     def carried_A(self) -> F64:
         """(particles, tilts, 3) positions from the volume centre, in the image frame, as the stage carries them."""
-        centred = warped_positions(self.series, self.position_A)
-        return np.asarray(np.einsum("ptij,ptj->pti", self._carry, centred))
+        centred = warped_positions(self.series, self.position_A, self.device)
+        out: F64 = self.device.xp.einsum("ptij,ptj->pti", self._carry, centred)
+        return out
 
     @cached_property
     def _carry(self) -> F64:
         """(particles, tilts, 3, 3) from the tomogram to the image, for positions."""
         if self.series.is_stage_rigid:
             return self.to_image
-        return np.broadcast_to(tilt_matrices(self.series), self.stage.shape)
+        out: F64 = self.device.xp.broadcast_to(self._tilt, self.stage.shape)
+        return out
 
     @cached_property
     def _through_warp(self) -> F64:
         """(particles, tilts, 3, 3): image x, y and defocus (A) per step of the carried position (A)."""
-        s = self.series
-        out = np.zeros((*self.projection.depth_A.shape, 3, 3))
-        points = self.image_points
+        s, device = self.series, self.device
+        out: F64 = device.xp.zeros((*self.projection.depth_A.shape, 3, 3))
         out[..., 2, 2] = -1.0 if s.are_angles_inverted else 1.0
-        for i, grid in enumerate((s.image_warp.x, s.image_warp.y)):
-            for j, order in enumerate(((1, 0, 0), (0, 1, 0))):
-                slope = cubic_grid(grid.values, points, grid.margins, order)
+        for j, order in enumerate(((1, 0, 0), (0, 1, 0))):
+            slopes = grids_at((s.image_warp.x, s.image_warp.y), self._image_points, device, order)
+            for i, slope in enumerate(slopes):
                 out[..., i, j] = (i == j) - slope / s.image_size_A[j]
         return out
 
-    def by_carried(self, t: int) -> F64:
-        """(particles, 3, 3): image x, y and defocus of tilt t, per step of the carried position; all A."""
-        return np.asarray(self._through_warp[:, t])
+    def by_carried(self, tilts: slice) -> F64:
+        """(particles, tilts, 3, 3): image x, y and defocus of some tilts, per step of the carried position; all A."""
+        return self._through_warp[:, tilts]
 
-    def by_displacement(self, t: int) -> F64:
-        """(particles, 3, 3): image x, y and defocus of tilt t, per step in the volume; all A."""
-        return np.asarray(self._through_warp[:, t] @ self._carry[:, t])
+    def by_displacement(self, tilts: slice) -> F64:
+        """(particles, tilts, 3, 3): image x, y and defocus of some tilts, per step in the volume; all A."""
+        return self._through_warp[:, tilts] @ self._carry[:, tilts]
 
-    def by_position(self, t: int) -> F64:
-        """(particles, 3, 3): the same per step of the particle, which takes it to other places of the volume warp."""
-        return np.asarray(self.by_displacement(t) @ (np.eye(3) + self._warp_slopes[:, t]))
+    def by_position(self, tilts: slice) -> F64:
+        """(particles, tilts, 3, 3): per step of the particle, which takes it to other places of the volume warp."""
+        moved = self.by_displacement(tilts)
+        if self._warp_slopes is None:
+            return moved
+        out: F64 = moved @ (self.device.xp.eye(3) + self._warp_slopes[:, tilts])
+        return out
 
     @cached_property
-    def _warp_slopes(self) -> F64:
-        """(particles, tilts, 3, 3) slopes of the volume warp, A per A."""
-        s = self.series
-        points = self.volume_points
+    def _warp_slopes(self) -> F64 | None:
+        """(particles, tilts, 3, 3) slopes of the volume warp, A per A; None: it is the same everywhere."""
+        s, device = self.series, self.device
         grids = (s.volume_warp.x, s.volume_warp.y, s.volume_warp.z)
-        slopes = [[linear_grid4_slope(g.values, points, j) / s.volume_size_A[j] for j in range(3)] for g in grids]
-        return np.moveaxis(np.array(slopes), (0, 1), (2, 3))
+        if all(grid.is_trivial for grid in grids):
+            return None
+        xp, points = device.xp, self.volume_points
+        slopes = []
+        for grid in grids:
+            values = device.put(grid.values)
+            along = [linear_grid4_slope(values, points, j, device) / s.volume_size_A[j] for j in range(3)]
+            slopes.append(xp.stack(along))
+        out: F64 = xp.moveaxis(xp.stack(slopes), (0, 1), (2, 3))
+        return out
 
     @cached_property
     def position_weights(self) -> F64:
         """(particles, tilts, 3, samples) of the positions of the temporal samples."""
-        return position_derivative(self.particles.position_A, self.series.dose_position)
+        return self._along_dose(position_derivative(self.particles.position_A, self.series.dose_position))
 
     @cached_property
     def turn_weights(self) -> F64:
         """(particles, tilts, 3, samples, 3) of the rotation vectors of the temporal samples."""
-        return rotation_derivative(euler_to_matrix(self.particles.angles_deg), self.series.dose_position)
+        turns = rotation_derivative(euler_to_matrix(self.particles.angles_deg), self.series.dose_position)
+        return self._along_dose(turns)

@@ -25,7 +25,7 @@ from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.layout import N_BASIC
 from mpr_dist.refinement.linearisation import SHIFT
-from mpr_dist.refinement.objective import Products, stacked, unpacked
+from mpr_dist.refinement.products import Products, stacked, unpacked
 from mpr_dist.units import A_PER_UM, F32, F64
 
 # standard deviations of the prior: of the mean over the frames, which the geometry of the tilt has not been refined to

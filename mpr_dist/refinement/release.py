@@ -18,8 +18,9 @@ from mpr_dist.maths.solve import covariance
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.classes.base import ParameterClass
 from mpr_dist.refinement.layout import N_BASIC, Layout, classes_of
-from mpr_dist.refinement.objective import Evaluation, Products, SpeciesData, evaluation_of, products
+from mpr_dist.refinement.objective import Evaluation, evaluation_of
 from mpr_dist.refinement.priors import Precision, pose_covariance, precision
+from mpr_dist.refinement.products import Products, SpeciesData, products
 from mpr_dist.refinement.state import POSE_SIZE, State
 from mpr_dist.refinement.uncertainty import determined
 from mpr_dist.units import F64
@@ -303,7 +304,8 @@ class _Weighing:
         """With the local parameters of every class; those of the grids are the same for all grids."""
         layout = self._layout(replace(self._everything, image_warp=None, volume_warp=None))
         pairs = enumerate(zip(self.state.particles, self.data, strict=True))
-        return layout, [products(self.state.series, p, d, layout, self.state.strength(i)) for i, (p, d) in pairs]
+        series, strength = self.state.series, self.state.strength
+        return layout, [products(series, p, d, layout, strength(i), stay=True) for i, (p, d) in pairs]
 
     @property
     def _everything(self) -> RefineSettings:
@@ -324,7 +326,7 @@ class _Weighing:
         full, passes = self._passes
         own = np.concatenate([np.arange(N_BASIC), *(full.own[each.name] for each in layout.classes if each.n_own)])
         own = own[:-1]  # the log of the scale is last, and none of the kernel's
-        chosen = [Products(p.xm, p.mm, p.xd[..., own], p.md[..., own], p.dd[..., own[:, None], own]) for p in passes]
+        chosen = [each.of(own) for each in passes]
         return layout, state, prior, evaluation_of(chosen, state, origin, layout, prior, self.data, None)
 
     def shares(self, settings: RefineSettings) -> dict[str, float]:

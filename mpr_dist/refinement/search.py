@@ -12,7 +12,7 @@ import numpy as np
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import Priors
 from mpr_dist.model.warp import CubicGrid
-from mpr_dist.refinement.objective import SpeciesData, products
+from mpr_dist.refinement.products import SpeciesData, products
 from mpr_dist.refinement.state import State
 from mpr_dist.units import A_PER_UM, F64
 

@@ -13,9 +13,10 @@ from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.refinement.braking import Braking
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import Evaluation, SpeciesData, evaluate, occam_at
+from mpr_dist.refinement.objective import Evaluation, evaluate, occam_at
 from mpr_dist.refinement.occam import Occam
 from mpr_dist.refinement.priors import Precision, holding_amplitudes
+from mpr_dist.refinement.products import SpeciesData
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.weighing import WEIGHING_PASSES, Weights, weigh
 

@@ -16,8 +16,8 @@ from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.gauge import Direction, directions
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import SpeciesData, products
 from mpr_dist.refinement.priors import precision
+from mpr_dist.refinement.products import SpeciesData, products
 from mpr_dist.refinement.release import Decision, release
 from mpr_dist.refinement.search import recentred, search_defocus
 from mpr_dist.refinement.settle import OTHER_PASSES, Problem, settle, with_geometry_of

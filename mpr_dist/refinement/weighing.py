@@ -18,7 +18,8 @@ from mpr_dist.refinement.cavity import cavities
 from mpr_dist.refinement.classes.amplitude import BfactorClass, LogScaleClass
 from mpr_dist.refinement.classes.base import ParameterClass
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import Evaluation, SpeciesData
+from mpr_dist.refinement.objective import Evaluation
+from mpr_dist.refinement.products import SpeciesData
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.uncertainty import Sigmas
 from mpr_dist.refinement.weights import Fit, TiltWeights, fit_places, fit_series, fit_tilts, measure, with_tilts

@@ -26,7 +26,7 @@ from mpr_dist.refinement.agreement import Agreement, Rings, agreement
 from mpr_dist.refinement.cavity import Cavity
 from mpr_dist.refinement.classes.amplitude import BFACTOR_DOSE_LENGTH, BfactorClass, LogScaleClass
 from mpr_dist.refinement.classes.base import node_correlation
-from mpr_dist.refinement.objective import SpeciesData
+from mpr_dist.refinement.products import SpeciesData
 from mpr_dist.refinement.state import State
 from mpr_dist.units import F64
 

@@ -22,8 +22,9 @@ from mpr_dist.maths.fourier import shell_sums, to_fourier
 from mpr_dist.maths.solve import covariance, solve
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import evaluation_of, products
+from mpr_dist.refinement.objective import evaluation_of
 from mpr_dist.refinement.priors import precision
+from mpr_dist.refinement.products import products
 from mpr_dist.refinement.state import pose_offsets
 from mpr_dist.refinement.step import refine_series
 from mpr_dist.workflow.checking.self_test import failed_parts

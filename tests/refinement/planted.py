@@ -24,8 +24,8 @@ from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid, DoseWeights
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import SpeciesData
 from mpr_dist.refinement.priors import pose_covariance
+from mpr_dist.refinement.products import SpeciesData
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.step import SeriesResult, refine_series
 

@@ -18,7 +18,7 @@ from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid, DoseWeights, ImageWarp, LinearGrid4, StageAngles, VolumeWarp
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import SpeciesData
+from mpr_dist.refinement.products import SpeciesData
 from mpr_dist.refinement.state import State
 
 N_TILTS, PIXEL_A, BOX = 4, 4.0, 24

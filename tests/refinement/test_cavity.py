@@ -49,7 +49,8 @@ def test_the_cavity_is_the_posterior_without_the_image(problem, image):
     left = evaluate(*args, (without,), None).equations
     blocks, (step, poses) = covariance(left), solve(left)
     jacobian = Jacobian(Linearisation.of(problem.start.series, problem.start.particles[0]), layout)
-    a, b = jacobian.series(t)[p, :PLACE], jacobian.pose(t)[p, :PLACE]
+    tilt = slice(t, t + 1)
+    a, b = jacobian.series(tilt)[0, p, :PLACE], jacobian.pose(tilt)[0, p, :PLACE]
     columns = layout.tilt_columns[t]
     mean = a @ step[columns] + b @ poses[p]
     mixed = a @ blocks.sp[columns, p] @ b.T

@@ -31,9 +31,10 @@ from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import Priors
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.layout import Layout
-from mpr_dist.refinement.objective import evaluate, occam_at, products
+from mpr_dist.refinement.objective import evaluate, occam_at
 from mpr_dist.refinement.occam import Occam
 from mpr_dist.refinement.priors import precision
+from mpr_dist.refinement.products import products
 from mpr_dist.refinement.state import offset_derivative, pose_offsets
 
 GRID = 2 * BOX

@@ -11,7 +11,7 @@ from mpr_dist.imaging.fsc import fsc
 from mpr_dist.imaging.particle_images import load_particle_images
 from mpr_dist.imaging.reconstruct import accumulator_shape, backproject, fourier_sums, solve_map
 from mpr_dist.imaging.reference import Reference, projector_volume
-from mpr_dist.refinement.objective import SpeciesData, products
+from mpr_dist.refinement.products import SpeciesData, products
 from mpr_dist.storage.mrc import read_image
 from mpr_dist.workflow.simulation.simulate import simulate_project
 from mpr_dist.workflow.simulation.simulate_settings import Plant, SimulateSettings

@@ -21,8 +21,9 @@ from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.refinement.objective import SpeciesData, evaluate
+from mpr_dist.refinement.objective import evaluate
 from mpr_dist.refinement.priors import holding_amplitudes, precision
+from mpr_dist.refinement.products import SpeciesData
 from mpr_dist.refinement.state import pose_offsets
 from mpr_dist.refinement.step import SeriesResult, refine_series
 from mpr_dist.refinement.weighing import weigh

@@ -48,8 +48,8 @@ class BfactorClass(PerTilt):
     def placed(self, state: State, values: F64) -> State:
         return state.with_series(weights=replace(state.series.weights, bfactor=CubicGrid.per_tilt(values)))
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        return Local(np.array([BFACTOR]), np.ones((1, 1, 1)))
+    def local(self, at: Linearisation, tilts: slice, own: I64) -> Local:
+        return Local(np.array([BFACTOR]), at.device.xp.ones((1, 1, 1, 1)))
 
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         """A common offset and an exponentially correlated deviation along the dose, A^4."""
@@ -111,9 +111,9 @@ class SpeciesScaleClass(PerSeries):
     def placed(self, state: State, values: F64) -> State:
         return replace(state, species_log_scale=values)
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
+    def local(self, at: Linearisation, tilts: slice, own: I64) -> Local:
         # the last local parameter is the log of the scale
-        return _of_species(-1, at.species, len(self.names))
+        return _of_species(-1, at, len(self.names))
 
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         return np.asarray(SPECIES_LOG_SCALE**2 * np.eye(len(self.names)))
@@ -137,13 +137,13 @@ class SpeciesBfactorClass(SpeciesScaleClass):
     def placed(self, state: State, values: F64) -> State:
         return replace(state, species_bfactor_A2=values)
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        return _of_species(BFACTOR, at.species, len(self.names))
+    def local(self, at: Linearisation, tilts: slice, own: I64) -> Local:
+        return _of_species(BFACTOR, at, len(self.names))
 
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         return np.asarray(SPECIES_BFACTOR_A2**2 * np.eye(len(self.names)))
 
 
-def _of_species(row: int, species: int, count: int) -> Local:
+def _of_species(row: int, at: Linearisation, count: int) -> Local:
     """One local parameter that depends on what belongs to the species alone."""
-    return Local(np.array([row]), np.eye(count)[species][None, None])
+    return Local(np.array([row]), at.device.xp.eye(count)[at.species][None, None, None])

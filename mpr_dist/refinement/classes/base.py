@@ -25,11 +25,11 @@ Labels = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Local:
-    """Derivatives of local parameters by the parameters of a class, in one tilt.
+    """Derivatives of local parameters by the parameters of a class, in some tilts.
 
     Attributes:
         rows: (rows,) which local parameters of the image depend on the class.
-        values: (particles or 1, rows, columns).
+        values: (particles or 1, tilts or 1, rows, columns), on the device of the geometry.
     """
 
     rows: I64
@@ -81,12 +81,12 @@ class ParameterClass(ABC):
     def placed(self, state: State, values: F64) -> State:
         """The state with these values."""
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        """Derivatives in tilt t; own: the local parameters that belong to this class alone.
+    def local(self, at: Linearisation, tilts: slice, own: I64) -> Local:
+        """Derivatives in tilts that depend on equally many parameters, with the arrays of ``at.device``.
 
-        By default each column of a tilt is such a parameter by itself.
+        own: the local parameters that belong to this class alone; by default each column of a tilt is one of them.
         """
-        return Local(own, np.eye(len(own))[None])
+        return Local(own, at.device.xp.eye(len(own))[None, None])
 
     @abstractmethod
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:

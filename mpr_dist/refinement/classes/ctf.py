@@ -44,8 +44,8 @@ class DefocusClass(PerTilt):
     def placed(self, state: State, values: F64) -> State:
         return state.with_optics(defocus_um=CubicGrid.per_tilt(values / A_PER_UM))
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        return Local(np.array([DEFOCUS]), np.ones((1, 1, 1)))
+    def local(self, at: Linearisation, tilts: slice, own: I64) -> Local:
+        return Local(np.array([DEFOCUS]), at.device.xp.ones((1, 1, 1, 1)))
 
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         return np.asarray(priors.defocus_A**2 * np.eye(series.n_tilts))

@@ -37,15 +37,15 @@ class StageAnglesClass(PerTilt):
         columns = values.reshape(-1, 3).T
         return state.with_series(stage_angles=StageAngles(*(CubicGrid.per_tilt(column) for column in columns)))
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        axes = turn_axes(at.series, t)
+    def local(self, at: Linearisation, tilts: slice, own: I64) -> Local:
+        xp, axes = at.device.xp, at.device.put(turn_axes(at.series, tilts))
         turn = np.arange(TURN.start, TURN.stop)
         if not at.series.is_stage_rigid:
             return Local(turn, axes[None])
         # a turn by omega carries the position by omega x position
-        moved = at.by_carried(t) @ -skew(at.carried_A[:, t]) @ axes
+        moved = at.by_carried(tilts) @ -skew(at.carried_A[:, tilts], at.device) @ axes
         place = np.array([SHIFT.start, SHIFT.start + 1, DEFOCUS])
-        both = np.concatenate([moved, np.broadcast_to(axes, moved.shape)], axis=1)
+        both = xp.concatenate([moved, xp.broadcast_to(axes, moved.shape)], axis=2)
         return Local(np.r_[place, turn], both)
 
     def prior_of(self, series: TiltSeries) -> str:
@@ -56,8 +56,9 @@ class StageAnglesClass(PerTilt):
         return np.asarray(sigma**2 * np.kron(exposure_correlation(series), np.eye(3)))
 
 
-def turn_axes(series: TiltSeries, t: int) -> F64:
-    """(3, 3): columns are the rotation vectors (rad) of a degree of the x, y and z angle in tilt t."""
-    _, ay, az = (g.values.reshape(-1)[t] for g in stage_grids(series))
+def turn_axes(series: TiltSeries, tilts: slice = slice(None)) -> F64:
+    """(tilts, 3, 3): columns are the rotation vectors (rad) of a degree of the x, y and z angle."""
+    _, ay, az = (g.values.reshape(-1)[tilts] for g in stage_grids(series))
     rz = rotation_z(az)
-    return np.asarray(np.deg2rad(np.stack([(rz @ rotation_y(ay))[:, 0], rz[:, 1], np.array([0.0, 0.0, 1.0])], 1)))
+    about_z = np.broadcast_to([0.0, 0.0, 1.0], (len(rz), 3))
+    return np.asarray(np.deg2rad(np.stack([(rz @ rotation_y(ay))[:, :, 0], rz[:, :, 1], about_z], 2)))

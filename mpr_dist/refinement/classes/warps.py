@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpr_dist.maths.splines import linear_weights, natural_weights
+from mpr_dist.maths.splines import linear_weights
 from mpr_dist.model.settings import Priors
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid, ImageWarp, LinearGrid4, VolumeWarp
@@ -65,11 +65,10 @@ class ImageWarpClass(PerTilt):
         warp = state.series.image_warp
         return state.with_series(image_warp=ImageWarp(warp.x, grid) if self.axis else ImageWarp(grid, warp.y))
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
+    def local(self, at: Linearisation, tilts: slice, own: I64) -> Local:
         width, height = self.nodes
-        points = at.image_points[:, t]
-        wx, wy = natural_weights(width, points[:, 0]), natural_weights(height, points[:, 1])
-        weights = (wy[:, :, None] * wx[:, None]).reshape(len(wx), 1, height * width)
+        wx, wy = at.image_nodes(0, width)[:, tilts], at.image_nodes(1, height)[:, tilts]
+        weights = (wy[..., None] * wx[:, :, None]).reshape(*wx.shape[:2], 1, height * width)
         return Local(np.array([self.axis]), -weights)
 
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
@@ -131,17 +130,22 @@ class VolumeWarpClass(ParameterClass):
         grids = [np.concatenate([g.values[:1], later[:, i]]) for i, g in enumerate((warp.x, warp.y, warp.z))]
         return state.with_series(volume_warp=VolumeWarp(*(LinearGrid4(grid) for grid in grids)))
 
-    def local(self, at: Linearisation, t: int, own: I64) -> Local:
-        width, height, depth, duration = self.nodes
-        points = at.volume_points[:, t]
-        wx, wy, wz = (linear_weights(n, points[:, i]) for i, n in enumerate((width, height, depth)))
-        space = (wz[:, :, None, None] * wy[:, None, :, None] * wx[:, None, None]).reshape(
-            len(points), 1, 1, self._layer
+    def local(self, at: Linearisation, tilts: slice, own: I64) -> Local:
+        device, (width, height, depth, duration) = at.device, self.nodes
+        points = at.volume_points[:, tilts]
+        shape = points.shape[:2]
+        wx, wy, wz = (
+            linear_weights(n, points[..., i], device).reshape(*shape, n) for i, n in enumerate((width, height, depth))
         )
-        dose = linear_weights(duration, at.series.dose_position[t : t + 1])[0]
-        moved = at.by_displacement(t)[..., None] * space.reshape(len(points), 1, 1, self._layer)
-        parts = [dose[i + 1] * moved.reshape(len(points), 3, 3 * self._layer) for i in self._layers(at.series)[t]]
-        values = np.concatenate([np.zeros((len(points), 3, 0)), *parts], axis=-1)
+        space = wz[..., None, None] * wy[:, :, None, :, None] * wx[:, :, None, None]
+        moved = at.by_displacement(tilts)[..., None] * space.reshape(*shape, 1, 1, self._layer)
+        moved = moved.reshape(*shape, 3, 3 * self._layer)
+        # per tilt its layers, and what each counts at its dose
+        layers = np.array(self._layers(at.series)[tilts], np.int64)
+        dose = linear_weights(duration, at.series.dose_position[tilts])
+        counts = device.put(np.take_along_axis(dose, layers + 1, axis=1))
+        parts = [counts[:, i, None, None] * moved for i in range(layers.shape[1])]
+        values = device.xp.concatenate([moved[..., :0], *parts], axis=-1)
         return Local(np.array([SHIFT.start, SHIFT.start + 1, DEFOCUS]), values)
 
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:

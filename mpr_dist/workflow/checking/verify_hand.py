@@ -24,7 +24,7 @@ from mpr_dist.imaging.geometry import grid_at, project
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.linearisation import DEFOCUS
-from mpr_dist.refinement.objective import Products, products
+from mpr_dist.refinement.products import Products, products
 from mpr_dist.storage.population import load_population
 from mpr_dist.units import A_PER_UM, F64
 from mpr_dist.workflow.series.scoring import Comparison, LoadedSeries

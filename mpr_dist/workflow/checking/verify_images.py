@@ -19,7 +19,7 @@ import numpy as np
 from mpr_dist.engine.executor import TASK_ERRORS
 from mpr_dist.errors import MprError
 from mpr_dist.imaging.ctf import tilt_scales
-from mpr_dist.refinement.objective import products
+from mpr_dist.refinement.products import products
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.poses import BLOCK
 from mpr_dist.storage.star import read_blocks

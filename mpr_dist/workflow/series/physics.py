@@ -23,8 +23,8 @@ from mpr_dist.imaging.reconstruct import accumulator_shape, backproject
 from mpr_dist.imaging.reference import Reference
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.species import Species
-from mpr_dist.refinement.objective import SpeciesData
 from mpr_dist.refinement.plan import solver_bytes
+from mpr_dist.refinement.products import SpeciesData
 from mpr_dist.refinement.release import largest
 from mpr_dist.refinement.state import State
 from mpr_dist.refinement.step import SeriesResult, refine_series, score

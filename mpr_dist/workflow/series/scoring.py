@@ -16,7 +16,7 @@ from mpr_dist.imaging.reference import Reference, prepare_reference
 from mpr_dist.model.population import Population
 from mpr_dist.model.pose_changes import selected
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.refinement.objective import SpeciesData, products
+from mpr_dist.refinement.products import SpeciesData, products
 from mpr_dist.storage.mrc import read_volume
 from mpr_dist.units import F32, F64
 from mpr_dist.workflow.state.jobs import series_jobs
