@@ -160,6 +160,7 @@ def test_sums_wait_on_the_card_for_the_next_series(card, problem):
 
 def test_sums_of_a_batch_that_is_gone_are_forgotten(shim_card, problem):
     """Whoever held the host's array gave up: the card's memory is free, and nothing is added anywhere."""
+    gc.collect()
     before, sums = shim.MEMORY.live, empty_sums()
     inserted(shim_card, problem, FIRST, sums)
     gc.collect()
