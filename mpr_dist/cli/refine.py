@@ -80,10 +80,14 @@ def plan(
     directory: o.PopulationDir,
 ) -> None:
     """Show what refine would do with the same options: stages, batches, memory, files. Changes nothing."""
-    from mpr_dist.workflow.running.launch import check_memory, plan_population, refusal
+    from mpr_dist.workflow.running.launch import check_memory, idle_words, plan_population, refusal
 
     choice = engine_asked(context)
     asked = settings_asked(context)
+    idle = idle_words(directory, asked)
+    if idle:
+        o.say([idle])
+        return
     planned = plan_population(directory, asked, choice)
     o.say([str(planned), *refusal(directory, asked, choice, planned)])
     check_memory(planned, choice)
@@ -101,7 +105,8 @@ def refine(
 
     Starts from the iteration in force and adds iterations to it; nothing is overwritten. Ctrl-C finishes the series at
     hand; the same command continues. Options win over --settings. A prior is the standard deviation that is expected
-    of a parameter around its imported value.
+    of a parameter around its imported value. A batch script that may be submitted again says --until N: it ends with
+    iteration N, wherever it was interrupted.
 
     With --protocol auto nothing else need be chosen: a class is refined where its expected standard deviation, beside
     all others, is well below its prior. So are weights of tilts (--weights tilt), unless --weights says otherwise. The

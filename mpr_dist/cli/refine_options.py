@@ -44,7 +44,16 @@ def refinement(
         ),
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option(help="Outer iterations: reference, refinement, new half-maps [default: 4].")
+        int | None,
+        typer.Option(help="So many more outer iterations: reference, refinement, new half-maps [default: 4]."),
+    ] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Instead: end with iteration N, however many that takes. Nothing is done, with exit code 0, when it "
+            "is finished: for jobs that are submitted again.",
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -221,6 +230,7 @@ _RENAMED = {
 }
 _SETTINGS = (
     "iterations",
+    "until",
     "protocol",
     "particles",
     "temporal_samples",

@@ -50,6 +50,7 @@ class RefineSettings:
 
     Attributes:
         iterations: outer iterations (references, refinement of all series, new half-maps).
+        until: number of the iteration to end with, instead of so many; 0: so many.
         image_warp: nodes (width, height) of the image warp per tilt, or None to leave it as it is.
         volume_warp: nodes (width, height, depth, duration) of the volume warp, or None.
         particles, stage_angles, defocus, astigmatism, phase_shift, cs, magnification: classes to refine besides;
@@ -83,6 +84,7 @@ class RefineSettings:
     """
 
     iterations: int = 4
+    until: int = 0
     image_warp: tuple[int, int] | None = None
     volume_warp: tuple[int, int, int, int] | None = None
     particles: bool = False
@@ -116,8 +118,8 @@ class RefineSettings:
     priors: Priors = field(default_factory=Priors)
 
     def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise InputError(f"iterations must be 0 or more, got {self.iterations}")
+        if min(self.iterations, self.until) < 0:
+            raise InputError(f"iterations must be 0 or more, got {min(self.iterations, self.until)}")
         if self.image_warp is not None and min(self.image_warp) < 1:
             raise InputError(f"an image warp needs at least 1 x 1 nodes, got {self.image_warp}")
         if self.volume_warp is not None and (min(self.volume_warp) < 1 or self.volume_warp[3] < 2):
@@ -168,6 +170,10 @@ class RefineSettings:
             )
         if self.max_passes < LEAST_PASSES:
             raise InputError(f"max_passes must be {LEAST_PASSES} or more, got {self.max_passes}: fewer allow no step")
+
+    def count_after(self, iteration: int) -> int:
+        """How many iterations are asked for where ``iteration`` is the last one that is finished."""
+        return max(0, self.until - iteration) if self.until else self.iterations
 
     @property
     def refines_anything(self) -> bool:

@@ -51,6 +51,7 @@ def test_commands_of_the_scripts_are_understood() -> None:
     choice = "--iterations 1 --image-warp 6x4 --particles"
     tls = "--tls-ca c --tls-cert c --tls-key k"
     assert understood(shlex.split(f"refine POP {choice} --scheduler-file s.json {tls} --workers 8"))
+    assert understood(shlex.split(f"refine POP --until 4 --particles --scheduler-file s.json {tls} --workers 8"))
     assert understood(shlex.split(f"worker --scheduler-file s.json {tls} --gpus 0,1,2,3"))
     assert understood(shlex.split(f"worker --scheduler-file s.json {tls} --workers 16"))
     assert understood(shlex.split(f"batch POP {choice} --threads 4 --index 3 --of 20"))

@@ -8,7 +8,7 @@ from mpr_dist.engine.choice import EngineChoice
 from mpr_dist.model.reading import counted
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.plan import Plan
-from mpr_dist.workflow.running.launch import plan_population, refusal
+from mpr_dist.workflow.running.launch import idle_words, plan_population, refusal
 
 NAMES_PER_LINE = 8
 
@@ -19,6 +19,9 @@ def dry_run(path: Path, settings: RefineSettings, engine: EngineChoice) -> list[
     Raises:
         InputError: as the run itself would, for what can be known without starting anything.
     """
+    idle = idle_words(path, settings)
+    if idle:
+        return [idle]
     planned = plan_population(path, settings, engine)
     lines = [
         str(planned),

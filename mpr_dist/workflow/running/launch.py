@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import disk_usage
 from tempfile import gettempdir
@@ -24,7 +24,7 @@ from mpr_dist.refinement.plan import Plan
 from mpr_dist.storage.lock import locked
 from mpr_dist.storage.population import load_population
 from mpr_dist.workflow.running.plan import conditions, plan
-from mpr_dist.workflow.running.run import check_begun, check_count, run
+from mpr_dist.workflow.running.run import check_begun, check_count, nothing_to_do, run
 from mpr_dist.workflow.running.share import Share, run_share
 from mpr_dist.workflow.state.done import read_done
 from mpr_dist.workflow.state.resources import Resources, available_memory
@@ -64,6 +64,11 @@ def refine_population(
     from mpr_dist.workflow.series.physics import Physics
 
     engine = engine or EngineChoice()
+    idle = idle_words(path, settings)
+    if idle:
+        Console()(Message(idle))
+        population = load_population(path)
+        return Outcome(population, population.iteration + 1, {})
     planned = plan_population(path, settings, engine)
     check_memory(planned, engine)
     physics = Physics.on(_resources(engine, planned.memory_bytes, planned.workers))
@@ -131,6 +136,10 @@ def batch_population(
     """
     from mpr_dist.workflow.series.physics import Physics
 
+    idle = idle_words(path, settings)
+    if idle:
+        Console()(Message(idle))
+        return Share(load_population(path).iteration, (), {}, None)
     engine = EngineChoice("inline", memory_per_worker=memory_per_worker, scratch=scratch, device=device)
     planned = plan_population(path, settings, engine)
     check_memory(planned, engine)
@@ -147,12 +156,18 @@ def batch_population(
         console.close()
 
 
+def idle_words(path: Path, settings: RefineSettings) -> str:
+    """A sentence where the iteration that was asked for (``until``) is finished; empty where there is work."""
+    return nothing_to_do(load_population(path), RunSettings(settings))
+
+
 def plan_population(path: Path, settings: RefineSettings, engine: EngineChoice) -> Plan:
     """What ``refine_population`` would do; changes nothing. InputError: no iteration is asked for."""
     from mpr_dist.workflow.series.physics import Physics
 
     check_count(RunSettings(settings))
     population = load_population(path)
+    settings = replace(settings, iterations=settings.count_after(population.iteration))
     workers = engine.workers_for(len(population.series))
     memory = engine.memory_of_worker(available_memory(), workers)
     return plan(population, Physics(conditions=conditions(population)), settings, workers, memory)

@@ -52,6 +52,9 @@ def run(
 ) -> Population:
     """Refine the population at ``path`` for ``settings.refine.iterations`` iterations; returns its new state.
 
+    With ``settings.refine.until`` the run ends with that iteration, whichever is in force; if it is finished, nothing
+    is done.
+
     Raises:
         Interrupted: stopped by Ctrl-C, SIGTERM or a STOP file; the same call continues.
         TooManyFailed: more than the share ``max_failed`` of the tilt series failed. DiskFull: no space left.
@@ -65,6 +68,11 @@ def run(
         events.tell(listeners, events.Message(text))
 
     with session(path, say) as (population, stop):
+        idle = nothing_to_do(population, settings)
+        if idle:
+            _forget_finished(population)
+            say(idle)
+            return population
         if restart:
             discard_unfinished(population)
         record = run_record(population, science, settings, say)
@@ -118,6 +126,21 @@ def discard_unfinished(population: Population) -> None:
     disk().unlink(_record_path(population))
 
 
+def nothing_to_do(population: Population, settings: RunSettings) -> str:
+    """A sentence where the iteration that a run shall end with is finished; empty where there is something to do."""
+    until = settings.refine.until
+    if not until or population.iteration < until:
+        return ""
+    return f"iteration {until:03d} is finished, {population.iteration:03d} is in force: nothing to do"
+
+
+def _forget_finished(population: Population) -> None:
+    """A driver killed after its last iteration left the record of its run."""
+    old = _read_record(_record_path(population))
+    if old is not None and old.last <= population.iteration:
+        disk().unlink(_record_path(population))
+
+
 def _heal(population: Population, say: Callable[[str], None]) -> Population:
     """A driver killed after DONE and before population.toml: the iteration is finished, so put it in force."""
     while population.files(population.iteration + 1).is_finished:
@@ -140,6 +163,8 @@ def run_record(
 ) -> RunRecord:
     """The run to continue, or a new one."""
     check_count(settings)
+    if settings.refine.until:
+        return _record_until(population, science, settings, say)
     path = _record_path(population)
     asked = settings.hash(science.version, is_first=True)
     begun = population.files(population.iteration + 1).settings.exists()
@@ -164,9 +189,25 @@ def run_record(
     return _write_record(path, RunRecord(first, first + count - 1, asked))
 
 
+def _record_until(
+    population: Population, science: Science, settings: RunSettings, say: Callable[[str], None]
+) -> RunRecord:
+    """The same for a run whose last iteration has a number: it goes on wherever it was interrupted."""
+    path, until = _record_path(population), settings.refine.until
+    asked = settings.hash(science.version, is_first=True)
+    old = _read_record(path)
+    if old is not None and population.iteration < old.last:
+        if old.asked == asked:
+            say(f"continuing the run of iterations {old.first:03d} to {until:03d}")
+            return _write_record(path, RunRecord(old.first, until, asked))
+        if population.files(population.iteration + 1).settings.exists():
+            return old  # its settings.toml will say what differs
+    return _write_record(path, RunRecord(population.iteration + 1, until, asked))
+
+
 def check_count(settings: RunSettings) -> None:
     """Raises InputError if no iteration is asked for."""
-    if settings.refine.iterations < 1:
+    if settings.refine.iterations < 1 and not settings.refine.until:
         raise InputError(f"a run needs at least 1 iteration, got {settings.refine.iterations}")
 
 

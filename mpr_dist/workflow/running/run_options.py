@@ -45,6 +45,7 @@ def refine_settings(
     by_hand = set(table.get("priors_by_hand", from_file))
     if _learns(table):  # of an iteration: the others were found, not given
         from_file = {name: value for name, value in from_file.items() if name in by_hand}
+    table = _how_often(table, given)
     values = {"ewald": ewald} | table | {name: value for name, value in given.items() if value is not None}
     chosen = from_file | {name: value for name, value in priors.items() if value is not None}
     values["priors_by_hand"] = sorted(by_hand | {name for name, value in priors.items() if value is not None})
@@ -63,6 +64,16 @@ def refine_settings(
             "for new maps alone there is mpr-dist reconstruct"
         )
     return chosen_settings
+
+
+def _how_often(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The table without what an option decides otherwise: so many iterations, or until one."""
+    said = {name for name in ("iterations", "until") if given.get(name) is not None}
+    if len(said) == 2:
+        raise InputError("--iterations means so many more, --until the last one: give one of them")
+    if "until" in said and given["until"] < 1:
+        raise InputError(f"--until is the number of an iteration, 1 or more; got {given['until']}")
+    return {name: value for name, value in table.items() if not said or name not in ("iterations", "until")}
 
 
 def _learns(table: Mapping[str, Any]) -> bool:

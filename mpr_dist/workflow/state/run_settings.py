@@ -41,7 +41,8 @@ class RunSettings:
     def table(self, science: str, is_first: bool) -> dict[str, Any]:
         """As TOML has it, which knows no None: what is not set is not there."""
         refine = _without_none(asdict(self.refine))
-        refine.pop("iterations")  # how often, not how; a longer run goes through the same states
+        for name in ("iterations", "until"):  # how often, not how; a longer run goes through the same states
+            refine.pop(name)
         besides = {"change": dict(self.change), "widths": dict(self.widths)}
         return {
             "exponent": self.exponent,
