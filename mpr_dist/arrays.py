@@ -53,8 +53,8 @@ class Device:
         """Values as a contiguous array of this device; what is one already stays as it is."""
         return np.asarray(values, dtype, order="C")
 
-    def take(self, values: Any) -> Any:
-        """An array of this device, on the host."""
+    def take(self, values: Any, out: Any = None) -> Any:
+        """An array of this device, on the host; from a card it comes into ``out`` if there is one."""
         return np.asarray(values)
 
     def resident(self, values: Any, lasting: bool = False) -> Any:
@@ -70,7 +70,7 @@ class Device:
         return self.put(values) if there is None else there
 
     def fetched(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Float64 arrays of this device on the host, of a card in one piece: the host waits once."""
+        """Arrays of one type of this device on the host, of a card in one piece: the host waits once."""
         return tuple(self.take(each) for each in values)
 
     def adopt(self, values: Any, there: Any) -> None:
@@ -172,17 +172,25 @@ class AnyCard(Device):
     def settle(self) -> None:
         for reference, there in list(self._sums.values()):
             values = reference()
-            if values is not None:
-                step = max(1, SETTLED_BYTES // max(1, values[0, :1].nbytes))
-                for half, start in np.ndindex(len(values), -(-values.shape[1] // step)):
-                    part = half, slice(start * step, (start + 1) * step)
-                    values[part] += self.take(there[part])
+            if values is None:
+                continue
+            step = max(1, SETTLED_BYTES // max(1, values[0, :1].nbytes))
+            buffer = self.arrivals((step, *values.shape[2:]), values.dtype)
+            for half, start in np.ndindex(len(values), -(-values.shape[1] // step)):
+                target = values[half, start * step : (start + 1) * step]
+                arrived = buffer[: len(target)]
+                self.take(there[half, start * step : (start + 1) * step], arrived)
+                target += arrived
         self._sums.clear()
 
     def fetched(self, values: Sequence[Any]) -> tuple[Any, ...]:
         ends = np.cumsum([each.size for each in values])
         flat = self.take(self.xp.concatenate([each.ravel() for each in values]))
         return tuple(f.reshape(each.shape) for f, each in zip(np.split(flat, ends[:-1]), values, strict=True))
+
+    def arrivals(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Memory of the host to take arrays into, again and again."""
+        return np.empty(shape, dtype)
 
     def release(self, all_of_it: bool = True) -> None:
         self._residents.clear()
@@ -222,8 +230,11 @@ class Card(AnyCard):
     def put(self, values: Any, dtype: Any = None) -> Any:
         return self.xp.asarray(values, dtype, order="C")
 
-    def take(self, values: Any) -> Any:
-        return self.xp.asnumpy(values)
+    def take(self, values: Any, out: Any = None) -> Any:
+        return self.xp.asnumpy(values, out=out)
+
+    def arrivals(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        return self._cupyx.empty_pinned(shape, dtype)
 
     def room_bytes(self) -> int:
         return max(0, self.limit_bytes - int(self._pool.used_bytes()))

@@ -101,9 +101,12 @@ def fourier_sums(
     accumulator: I64, symmetry: str, exponent: int = EXPONENT, device: Device = HOST, helix: CellHelix | None = None
 ) -> FourierSums:
     """Fixed point to numbers, the plane kx = 0 made Hermitian, symmetry applied. MemoryError: a card cannot hold it."""
-    if max(int(accumulator.max()), -int(accumulator.min())) > LARGEST_SUM:
+    there = device.put(accumulator)
+    least, largest = device.take(device.xp.stack([there.min(), there.max()])).tolist()
+    if max(largest, -least) > LARGEST_SUM:
         raise MprError("the sums of a half-map leave the range of the fixed point (2^61)")
-    sums = device.xp.multiply(device.put(accumulator), 2.0**-exponent, dtype=np.float64)
+    sums = device.xp.multiply(there, 2.0**-exponent, dtype=np.float64)
+    del there
     mirrored = sums[::-1, ::-1, 0] * device.put([1.0, -1.0, 1.0])
     sums[:, :, 0] += mirrored
     if helix is not None:

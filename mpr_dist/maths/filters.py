@@ -53,9 +53,7 @@ def soft_mask(binary: Any, extend_px: float, edge_px: float, device: Device = HO
 def occupied(volume: Any, device: Device = HOST) -> list[Bool]:
     """Of every axis of an array of a device, which of its places hold anything but 0; on the host."""
     axes = range(volume.ndim)
-    lines = [volume.any(axis=tuple(other for other in axes if other != axis)) for axis in axes]
-    whole = device.take(device.xp.concatenate(lines))
-    return np.split(whole, np.cumsum(volume.shape)[:-1])
+    return list(device.fetched([volume.any(axis=tuple(other for other in axes if other != axis)) for axis in axes]))
 
 
 def _squared_distance(inside: Any, reach: int, device: Device) -> Any:

@@ -202,6 +202,37 @@ def sum_slab(partials: Sequence[Path], species: str, z: int) -> I64:
     return total
 
 
+def write_sum(target: Path, partials: Sequence[Path], species: str, z: int) -> int:
+    """Write one slab of the sum of partials, and return its CRC. Raises as ``sum_slab``.
+
+    The slab of a single partial is read and checked, too, but then its file gets a second name instead of a copy, where
+    the file system has such.
+    """
+    total = sum_slab(partials, species, z)
+    if len(partials) == 1 and _share_slab(target, partials[0], species, z):
+        manifest = read_manifest(partials[0])
+        return manifest.crc[species][slab_starts(manifest.shapes[species]).index(z)]
+    return write_slab(target, species, z, total)
+
+
+def _share_slab(target: Path, source: Path, species: str, z: int) -> bool:
+    """Whether the file of a slab stands in both directories now."""
+    own, other = (zarr.open_array(str(directory / species), mode="r").metadata for directory in (target, source))
+    if own.to_dict() != other.to_dict():
+        return False
+    key = own.encode_chunk_key((0, z // own.chunks[1], 0, 0, 0))
+    before, after = source / species / key, target / species / key
+    disk().unlink(after)  # of whoever died here
+    if not before.exists():
+        return True  # a slab of zeros has no file
+    disk().mkdir(after.parent)
+    try:
+        disk().link(before, after)
+    except OSError:
+        return False
+    return True
+
+
 def _check_range(values: I64, species: str, z: int, directory: Path) -> None:
     largest = max(int(values.max()), -int(values.min()))
     if largest > LIMIT:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.codecs import BloscCodec
 
 from mpr_dist.errors import PopulationError
 from mpr_dist.storage import accumulators as acc
+from mpr_dist.storage.publish import Disk
 from mpr_dist.units import I64
 
 SHAPE = (12, 10, 6)
@@ -96,6 +98,43 @@ def test_a_lost_chunk_or_manifest_is_found(tmp_path: Path) -> None:
     (partial / "manifest.json").write_text("{}")
     with pytest.raises(acc.DamagedPartial, match="manifest"):
         acc.verify(partial)
+
+
+@pytest.mark.parametrize("how", ["linked", "no links", "left by another", "another codec"])
+def test_the_sum_of_one_partial_has_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Under second names where that can be, otherwise as copies; the slab of zeros has none. What was there goes."""
+    sums = _sums(1)
+    sums["apo"][:, 5:10] = 0
+    source = tmp_path / acc.write_partial(tmp_path, _manifest("TS_01"), sums)[0]
+    target = tmp_path / "target"
+    if how == "another codec":
+        monkeypatch.setattr(acc, "BloscCodec", lambda **_: BloscCodec(typesize=8, cname="zstd", clevel=1))
+    acc.create_arrays(target, {"apo": SHAPE})
+    if how == "no links":
+        monkeypatch.setattr(Disk, "link", _no_links)
+    if how == "left by another":
+        for z, values in ((0, _sums(2)["apo"][:, :5]), (5, _sums(3)["apo"][:, 5:10])):
+            acc.write_slab(target, "apo", z, values)
+    crc = [acc.write_sum(target, [source], "apo", z) for z in acc.slab_starts(SHAPE)]
+    assert acc.close_arrays(target, tmp_path / "sum", _manifest("TS_01"), {"apo": crc})
+    np.testing.assert_array_equal(acc.read_accumulator(tmp_path / "sum", "apo"), sums["apo"])
+    np.testing.assert_array_equal(acc.read_accumulator(source, "apo"), sums["apo"])
+    names = [path.stat().st_nlink for path in (tmp_path / "sum" / "apo" / "c").rglob("*") if path.is_file()]
+    assert names == ([2, 2] if how in ("linked", "left by another") else [1, 1])
+
+
+def _no_links(disk: Disk, source: Path, target: Path) -> None:
+    raise OSError(95, "Operation not supported")
+
+
+def test_a_damaged_partial_gets_no_second_name(tmp_path: Path) -> None:
+    """It is read before."""
+    source, target = _write(tmp_path, 1), tmp_path / "target"
+    chunk = next(path for path in (source / "apo" / "c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-9] + b"123456789")
+    acc.create_arrays(target, {"apo": SHAPE})
+    with pytest.raises(acc.DamagedPartial):
+        _ = [acc.write_sum(target, [source], "apo", z) for z in acc.slab_starts(SHAPE)]
 
 
 def test_overflow_stops(tmp_path: Path) -> None:

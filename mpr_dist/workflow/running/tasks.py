@@ -17,10 +17,9 @@ from mpr_dist.storage.accumulators import (
     DamagedPartial,
     Manifest,
     read_accumulator,
-    sum_slab,
     verify,
     write_partial,
-    write_slab,
+    write_sum,
 )
 from mpr_dist.storage.publish import publish_json
 from mpr_dist.workflow.state.at_hand import at_hand
@@ -154,7 +153,7 @@ class Slab:
 
 def run_slab(slab: Slab) -> int:
     """Returns the CRC of the sum. Raises DamagedPartial naming the partial that cannot be used."""
-    return write_slab(slab.target, slab.species, slab.z, sum_slab(slab.partials, slab.species, slab.z))
+    return write_sum(slab.target, slab.partials, slab.species, slab.z)
 
 
 def run_finish(science: Science, job: FinishJob) -> SpeciesOutcome:
