@@ -74,9 +74,9 @@ def grids_at(
 
 
 def image_points(series: TiltSeries, xy_A: F64, device: Device = HOST) -> tuple[F64, F64, F64]:
-    """Normalised image x, y (particles, tilts) and tilt position (1, tilts) at which an image warp is looked up."""
+    """Where an image warp is looked up: normalised x, y (particles, tilts); tilt (1, tilts), on the host."""
     u = xy_A / device.kept(series.image_size_A)
-    return u[..., 0], u[..., 1], device.put(series.tilt_position[None])
+    return u[..., 0], u[..., 1], series.tilt_position[None]
 
 
 def project(series: TiltSeries, particles: Particles, device: Device = HOST) -> Projection:
@@ -139,7 +139,7 @@ def warped_positions(series: TiltSeries, position_A: F64, device: Device = HOST)
 
 def _over_volume(series: TiltSeries, grids: Sequence[CubicGrid], position_A: F64, device: Device) -> list[F64]:
     u = position_A / device.kept(series.volume_size_A)
-    return grids_at(grids, (u[..., 0], u[..., 1], device.put(series.tilt_position[None])), device)
+    return grids_at(grids, (u[..., 0], u[..., 1], series.tilt_position[None]), device)
 
 
 def stage_matrices(series: TiltSeries, position_A: F64, device: Device = HOST) -> F64:

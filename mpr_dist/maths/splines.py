@@ -18,6 +18,8 @@ from mpr_dist.units import F64, I64
 
 # from so many on, points at the same place are worth looking for
 MANY_NODES = 16
+# at most so many are the places of tilts
+FEW_PLACES = 256
 
 Weights3 = tuple[F64, F64, F64]
 
@@ -77,6 +79,14 @@ def _piecewise(n: int, x: F64, margin: float, derivative: int, device: Device) -
     return out
 
 
+@lru_cache(maxsize=64)
+def _remembered(n: int, places: bytes, margin: float, derivative: int) -> F64:
+    """Weights of a few places, the same array every time."""
+    weights = natural_weights(n, np.frombuffer(places), margin, derivative)
+    weights.flags.writeable = False
+    return weights
+
+
 def cubic_weights(
     shape: tuple[int, ...],
     at: Weights3,
@@ -86,12 +96,17 @@ def cubic_weights(
 ) -> Weights3:
     """Weights (points, nodes) along x, y, z of a (depth, height, width) grid at x, y, z in 0..1 of any shapes.
 
-    The points are those of the three broadcast together; each is only looked up as often as it is given.
+    The points are those of the three broadcast together; each is only looked up as often as it is given. A few places
+    on the host, such as those of tilts, may be given to any device: what belongs to them is made once and stays there.
     """
     whole = np.broadcast_shapes(*(u.shape for u in at))
     found = []
     for n, u, margin, order in zip(shape[::-1], at, margins, derivative, strict=True):
-        own = natural_weights(n, u, margin, order, device).reshape(*u.shape, n)
+        if type(u) is np.ndarray and u.size <= FEW_PLACES:
+            own = device.kept(_remembered(n, u.astype(np.float64).tobytes(), margin, order))
+        else:
+            own = natural_weights(n, u, margin, order, device)
+        own = own.reshape(*u.shape, n)
         found.append(device.xp.broadcast_to(own, (*whole, n)).reshape(-1, n))
     return found[0], found[1], found[2]
 

@@ -44,19 +44,21 @@ class Braking:
         """Equations whose solution turns every point by a share of 1 / (1 + h) of what it otherwise would."""
         if not equations.p.size:
             return equations
-        turns = np.arange(equations.p.shape[-1]) % POSE_SIZE >= POSE_SIZE // 2
-        factor = np.maximum(self.overshot, self.near)[:, None, None] * np.outer(turns, turns)
-        return replace(equations, p=equations.p * equations.where.put(1.0 + factor))
+        turns, put = np.arange(equations.p.shape[-1]) % POSE_SIZE >= POSE_SIZE // 2, equations.where.put
+        factor = put(np.maximum(self.overshot, self.near))[:, None, None] * put(np.outer(turns, turns), np.float64)
+        return replace(equations, p=equations.p * (1.0 + factor))
 
     def after(self, before: NormalEquations, then: NormalEquations, step: F64, poses: F64) -> Braking:
         """After a step (n,), (points, k) from the one to the other, whether it was taken or only tried."""
         if not before.p.size:
             return self
-        there, points = before.where, poses.shape
-        shared = there.take(there.put(step) @ before.b.reshape(len(step), poses.size)).reshape(points)
-        lost = there.take(before.h) - then.where.take(then.h) - shared
-        expected = np.einsum("pk,pkl,pl->p", poses, there.take(before.p), poses)
-        ratio = np.divide(np.einsum("pk,pk->p", lost, poses), expected, out=np.ones_like(expected), where=expected > 0)
+        there, moved = before.where, before.where.put(poses)
+        xp, slope = there.xp, then.h if then.where is there else there.put(then.where.take(then.h))
+        shared = (there.put(step) @ before.b.reshape(len(step), poses.size)).reshape(poses.shape)
+        lost = xp.einsum("pk,pk->p", before.h - slope - shared, moved)
+        expected = xp.einsum("pk,pkl,pl->p", moved, before.p, moved)
+        counts = expected > 0
+        ratio = there.take(xp.where(counts, lost / xp.where(counts, expected, 1.0), 1.0))
         return replace(self, overshot=np.maximum(MEMORY * self.overshot, np.clip(ratio - 1.0, 0.0, MOST)))
 
     def taken(self, gain: float, altogether: float) -> Braking:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bent_equations import after_step, random_equations
 from planted import ALONE, NEAR, draw
 from shim import TRAFFIC
 from small_problem import EVERYTHING, SAMPLES, a_series, a_state, data_of, smooth_volumes, some_particles
@@ -14,8 +15,10 @@ from mpr_dist.arrays import HOST
 from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.image_store import CardValues
 from mpr_dist.imaging.particle_images import kernel_tables
+from mpr_dist.maths.solve import solve
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.warp import CubicGrid, DoseWeights
+from mpr_dist.refinement.braking import Braking
 from mpr_dist.refinement.jacobian import Jacobian
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.linearisation import Linearisation
@@ -150,3 +153,25 @@ def test_a_pass_exchanges_parameters_and_one_objective(shim_card):
     assert down <= 8 * (4 * 9 + 2)
     assert waits == 1
     assert 8 * few < drawn.data.images.values.nbytes / 20
+
+
+def test_steps_are_held_back_as_on_the_host(device):
+    """The memory of a step is made where the equations are; the host waits for it once."""
+    here = random_equations(4)
+    step, poses = solve(here)
+    then = after_step(here, step, poses, np.array([0.3, 2.5, 9.0, 1.0]))
+    put = [
+        replace(each, s=device.put(each.s), b=device.put(each.b), p=device.put(each.p), h=device.put(each.h))
+        for each in (here, then)
+    ]
+    before, after = (replace(each, device=device, where=device) for each in put)
+    expected = Braking.none(4).after(here, then, step, poses)
+    TRAFFIC.since()
+    found = Braking.none(4).after(before, after, step, poses)
+    if device.name == "shim":
+        assert TRAFFIC.since()[2] == 1
+    np.testing.assert_allclose(found.overshot, expected.overshot, rtol=1e-9, atol=1e-12)
+    mixed = Braking.none(4).after(before, then, step, poses)  # there was no room for the second ones
+    np.testing.assert_allclose(mixed.overshot, expected.overshot, rtol=1e-9, atol=1e-12)
+    close(device.take(found.braked(before).p), expected.braked(here).p)
+    assert expected.overshot.max() > 5
