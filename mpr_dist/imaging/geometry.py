@@ -153,11 +153,12 @@ def stage_grids(series: TiltSeries) -> tuple[CubicGrid, CubicGrid, CubicGrid]:
     return series.stage_angles.x, series.stage_angles.y, series.stage_angles.z
 
 
-def views(series: TiltSeries, particles: Particles) -> F64:
+def views(series: TiltSeries, particles: Particles, device: Device = HOST) -> F64:
     """(particles, tilts, 3, 3) rotation from the reference to the image frame."""
-    dose = series.dose_position
-    tomogram_to_image = stage_matrices(series, particles.positions_at(dose)) @ tilt_matrices(series)
-    return np.asarray(tomogram_to_image @ particles.rotations_at(dose))
+    stage = stage_matrices(series, positions(series, particles, device), device)
+    turned = along_dose(particles.rotations_at(series.dose_position), particles, device)
+    out: F64 = stage @ device.put(tilt_matrices(series)) @ turned
+    return out
 
 
 def contained(series: TiltSeries, xy_A: F64, diameter_A: float) -> np.ndarray:

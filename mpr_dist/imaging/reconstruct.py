@@ -13,7 +13,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from mpr_dist.arrays import HOST, Device
+from mpr_dist.arrays import HOST, Device, there_or_here
 from mpr_dist.errors import MprError, SeriesError
 from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.geometry import project, views
@@ -60,28 +60,32 @@ def backproject(
     """
     if np.abs(images.xy_A - project(series, particles).xy_A).max() > 1e-6:
         raise MprError("images were cut for other positions than those to reconstruct from")
-    n = grid_px(species)
-    tables = kernel_tables(series, species, images, n, particles)
-    weight = tables.weight * tilt_scales(series).astype(np.float32)[tables.tilt_of_row, None]
-    projection = project(series, particles)
-    seen = Seen(
-        images.active,
-        views(series, particles).astype(np.float32),
-        (A_PER_UM * projection.defocus_um).astype(np.float32),
-        tables.astig,
-        tables.fixed,
-        weight,
-        tables.weight_row,
-        np.minimum(images.n_samples, images.samples.ring_end[-1]),
-        tables.tables,
-        tables.is_curved,
-    )
+    seen = there_or_here(images.device, lambda where: _seen(series, species, particles, images, where))
     largest = insert_images(accumulators, particles.half - 1, images, seen, float(2.0**exponent))
     if not largest < LARGEST_CONTRIBUTION * 2.0**exponent:
         raise SeriesError(
             f"series {series.name}: a contribution of {largest / 2.0**exponent:g} to the half-map of "
             f"{species.name} exceeds {LARGEST_CONTRIBUTION:g}; check the scale of its images and weights"
         )
+
+
+def _seen(series: TiltSeries, species: Species, particles: Particles, images: ParticleImages, where: Device) -> Seen:
+    """How the images are seen, on a device."""
+    tables = kernel_tables(series, species, images, grid_px(species), particles, where)
+    scale = where.put(tilt_scales(series).astype(np.float32)[tables.tilt_of_row])[:, None]
+    defocus_um = project(series, particles, where).defocus_um
+    return Seen(
+        images.active,
+        views(series, particles, where).astype(np.float32),
+        (A_PER_UM * defocus_um).astype(np.float32),
+        tables.astig,
+        tables.fixed,
+        tables.weight * scale,
+        tables.weight_row,
+        np.minimum(images.n_samples, images.samples.ring_end[-1]),
+        tables.tables,
+        tables.is_curved,
+    )
 
 
 # edge of the cubes in which sums are symmetrised, cells

@@ -54,11 +54,21 @@ class NormalEquations:
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
-    """Inverse of the undamped normal matrix, by blocks: s (n, n), sp (n, points, k), p (points, k, k)."""
+    """Inverse of the undamped normal matrix, by blocks: s (n, n), sp (n, points, k), p (points, k, k).
 
-    s: F64
-    sp: F64
-    p: F64
+    where: the device that has them.
+    """
+
+    s: Any
+    sp: Any
+    p: Any
+    where: Device = HOST
+
+    def on_host(self) -> Covariance:
+        """The same with the arrays on the host."""
+        if self.where is HOST:
+            return self
+        return Covariance(*(self.where.take(each) for each in (self.s, self.sp, self.p)))
 
 
 def solve(equations: NormalEquations, damping: float = 0.0) -> tuple[F64, F64]:
@@ -66,12 +76,13 @@ def solve(equations: NormalEquations, damping: float = 0.0) -> tuple[F64, F64]:
     return there_or_here(equations.device, lambda device: _factorised(equations, damping, device).solution())
 
 
-def covariance(equations: NormalEquations, *, whole: bool = True) -> Covariance:
+def covariance(equations: NormalEquations, *, whole: bool = True, stay: bool = False) -> Covariance:
     """Diagonal blocks of the inverse of the whole matrix; not whole: of S nothing between two blocks of the chain.
 
-    What is left out may be there all the same, or be zero.
+    What is left out may be there all the same, or be zero. stay: on the card that made it.
     """
-    return there_or_here(equations.device, lambda device: _factorised(equations, 0.0, device).covariance(whole))
+    made = there_or_here(equations.device, lambda device: _factorised(equations, 0.0, device).covariance(whole))
+    return made if stay else made.on_host()
 
 
 def posterior(equations: NormalEquations, *, whole: bool = True) -> tuple[Covariance, tuple[F64, F64]]:
@@ -79,7 +90,7 @@ def posterior(equations: NormalEquations, *, whole: bool = True) -> tuple[Covari
 
     def both(device: Device) -> tuple[Covariance, tuple[F64, F64]]:
         factor = _factorised(equations, 0.0, device)
-        return factor.covariance(whole), factor.solution()
+        return factor.covariance(whole).on_host(), factor.solution()
 
     return there_or_here(equations.device, both)
 
@@ -119,23 +130,27 @@ class WithoutPoints:
         self.dense = _Dense(s, device)
 
     def solution(self) -> tuple[F64, F64]:
-        take, xp = self.device.take, self.device.xp
+        xp = self.device.xp
         if not self.h.size:
-            return take(self.dense.solve(self.g)), take(xp.zeros_like(self.h))
+            return self._fetched(self.dense.solve(self.g), xp.zeros_like(self.h))
         right = xp.einsum("pkl,pl->pk", self.below, self.h)
         x = self.dense.solve(self.g - self.coupled @ right.ravel())
         y = xp.einsum("plk,pl->pk", self.below, right - (x @ self.coupled).reshape(right.shape))
-        return take(x), take(y)
+        return self._fetched(x, y)
+
+    def _fetched(self, x: Any, y: Any) -> tuple[F64, F64]:
+        of_series, of_points = self.device.fetched((x, y))
+        return of_series, of_points
 
     def covariance(self, whole: bool) -> Covariance:
-        take, xp, dense = self.device.take, self.device.xp, self.dense.inverse()
+        xp, dense = self.device.xp, self.dense.inverse()
         if not self.h.size:
-            return Covariance(take(dense), take(xp.zeros_like(self.b)), take(self.p))
+            return Covariance(dense, xp.zeros_like(self.b), self.p, self.device)
         by_point = xp.swapaxes((dense @ self.coupled).reshape(self.b.shape), 0, 1) @ self.below
         back = xp.swapaxes(self.coupled.reshape(self.b.shape), 0, 1) @ self.below
         own = xp.swapaxes(self.below, 1, 2)
         of_points = own @ self.below + xp.swapaxes(back, 1, 2) @ by_point
-        return Covariance(take(dense), take(-xp.swapaxes(by_point, 0, 1)), take(of_points))
+        return Covariance(dense, -xp.swapaxes(by_point, 0, 1), of_points, self.device)
 
 
 def _less(s: Any, half: Any, device: Device) -> Any:

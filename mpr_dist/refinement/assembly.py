@@ -32,6 +32,12 @@ class Information:
     of_poses: Any
     where: Device
 
+    def on(self, device: Device) -> tuple[tuple[Any, ...], Any]:
+        """Of all species together per tilt, and of poses, on this device or the host."""
+        there = device is self.where
+        of_tilts, of_poses = (self.of_tilts, self.of_poses) if there else (self.by_species, self.by_pose)
+        return tuple(sum(of_tilt[1:], of_tilt[0]) for of_tilt in zip(*of_tilts, strict=True)), of_poses
+
     @cached_property
     def by_species(self) -> tuple[tuple[F64, ...], ...]:
         """Per species and tilt, what its images say about the parameters of the tilt."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mpr_dist.arrays import Device, there_or_here
+from mpr_dist.arrays import HOST, Device, there_or_here
 from mpr_dist.maths.solve import NormalEquations, covariance
 from mpr_dist.refinement.assembly import Information, assemble
 from mpr_dist.refinement.jacobian import Jacobian
@@ -63,7 +63,7 @@ class Evaluation:
     @cached_property
     def series_information(self) -> tuple[F64, ...]:
         """The same of all species together."""
-        return tuple(sum(of_tilt[1:], of_tilt[0]) for of_tilt in zip(*self.species_information, strict=True))
+        return self.information.on(HOST)[0]
 
     @property
     def pose_information(self) -> F64:
@@ -217,27 +217,31 @@ def occam_at(state: State, evaluation: Evaluation, layout: Layout) -> Occam:
 
 def effective_parameters(evaluation: Evaluation, layout: Layout) -> F64:
     """(tilts,) how many geometric parameters the images of each tilt determine: trace(covariance x its information)."""
-    e = evaluation.equations.on_host()
+    e = evaluation.equations
     geometric = np.ones(layout.n_series, bool)
     for each in layout.classes:
         geometric[layout.slices[each.name]] = not each.is_amplitude
     if not geometric.any() and not e.p.size:
         return np.zeros(layout.n_tilts)
-    s, place = e.s[np.ix_(geometric, geometric)], np.cumsum(geometric) - 1
+    kept, place = e.where.put(np.flatnonzero(geometric)), np.cumsum(geometric) - 1
     chain = tuple(place[rows] for rows in e.chain)  # there are no amplitudes in it
-    geometry = NormalEquations(s, e.b[geometric], e.p, e.g[geometric], e.h, e.device, chain=chain)
-    blocks = covariance(geometry, whole=False)  # of one tilt at a time
-    information = evaluation.series_information
-    out = np.zeros(layout.n_tilts)
-    for t in range(layout.n_tilts):
-        columns = layout.tilt_columns[t]
-        inside = np.flatnonzero(geometric[columns])
-        rows = place[columns[inside]]
-        out[t] = np.sum(blocks.s[np.ix_(rows, rows)] * information[t][np.ix_(inside, inside)])
+    s, b, g = e.s[e.where.xp.ix_(kept, kept)], e.b[kept], e.g[kept]
+    # of one tilt at a time; it stays where the equations are, but for a card that has no room
+    geometry = NormalEquations(s, b, e.p, g, e.h, e.device, e.where, chain)
+    blocks = covariance(geometry, whole=False, stay=e.where is e.device)
+    where, coupling = blocks.where, e.b if blocks.where is e.where else e.where.take(e.b)
+    information, of_poses = evaluation.information.on(where)
+    found = []
+    for t, columns in enumerate(layout.tilt_columns):
+        within = np.flatnonzero(geometric[columns])
+        of_tilt = columns[within]
+        rows, of_tilt, within = (where.put(each) for each in (place[of_tilt], of_tilt, within))
+        known = (blocks.s[where.xp.ix_(rows, rows)] * information[t][where.xp.ix_(within, within)]).sum()
         if layout.poses:
-            out[t] += 2 * np.sum(blocks.sp[rows] * e.b[columns[inside]])
-            out[t] += np.sum(blocks.p * evaluation.pose_information[t])
-    return out
+            known = known + 2 * (blocks.sp[rows] * coupling[of_tilt]).sum()
+            known = known + (blocks.p * of_poses[t]).sum()
+        found.append(known)
+    return np.array(where.fetched(found))
 
 
 def _add_prior(equations: NormalEquations, offset: F64, prior: Precision) -> tuple[NormalEquations, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bent_equations import after_step, random_equations
-from planted import ALONE, NEAR, draw
+from planted import ALONE, NEAR, SPECIES, draw
 from shim import TRAFFIC
 from small_problem import EVERYTHING, SAMPLES, a_series, a_state, data_of, smooth_volumes, some_particles
 
@@ -15,6 +15,7 @@ from mpr_dist.arrays import HOST
 from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.image_store import CardValues
 from mpr_dist.imaging.particle_images import kernel_tables
+from mpr_dist.imaging.reconstruct import accumulator_shape, backproject
 from mpr_dist.maths.solve import solve
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.model.warp import CubicGrid, DoseWeights
@@ -22,7 +23,7 @@ from mpr_dist.refinement.braking import Braking
 from mpr_dist.refinement.jacobian import Jacobian
 from mpr_dist.refinement.layout import Layout
 from mpr_dist.refinement.linearisation import Linearisation
-from mpr_dist.refinement.objective import evaluate
+from mpr_dist.refinement.objective import effective_parameters, evaluate
 from mpr_dist.refinement.priors import precision
 
 # of every kind of parameter that is refined most
@@ -153,6 +154,30 @@ def test_a_pass_exchanges_parameters_and_one_objective(shim_card):
     assert down <= 8 * (4 * 9 + 2)
     assert waits == 1
     assert 8 * few < drawn.data.images.values.nbytes / 20
+
+
+def test_neither_covariance_nor_tables_come_and_go(shim_card):
+    """What each tilt determines is found where the equations are; tables are made where images are inserted."""
+    drawn = draw(SETTINGS, 1, n_tilts=9, count=12)
+    layout, series, particles = Layout.of(SETTINGS, drawn.start.series), drawn.start.series, drawn.start.particles
+    prior = precision(layout, series, particles, NEAR)
+    here, there = (
+        evaluate(drawn.start, drawn.start, layout, prior, (data,), None)
+        for data in (drawn.data, on(shim_card, drawn.data))
+    )
+    TRAFFIC.since()
+    found = effective_parameters(there, layout)
+    up, down, waits = TRAFFIC.since()
+    assert up + down < here.equations.s.nbytes / 4
+    assert waits == 1
+    np.testing.assert_allclose(found, effective_parameters(here, layout), rtol=1e-3)  # products are float32
+    assert found.min() > 1
+    images, sums = on(shim_card, drawn.data).images, np.zeros(accumulator_shape(SPECIES), np.int64)
+    backproject(sums, series, SPECIES, particles[0], images)
+    TRAFFIC.since()
+    backproject(sums, series, SPECIES, particles[0], images)
+    tables = (11 + 2 * 9) * len(images.samples.kx)  # rows of samples, float32
+    assert TRAFFIC.since()[0] < 4 * tables / 10
 
 
 def test_steps_are_held_back_as_on_the_host(device):
