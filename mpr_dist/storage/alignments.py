@@ -33,7 +33,7 @@ class Alignment:
         stage_deg: (tilts,) angle of the stage as it was recorded, to link exposures.
         tomogram_px: x, y, z in pixels of the stack, or None where the files do not say.
         notes: sentences that the user should read.
-        patches: local alignments of AreTomo, if there are any.
+        patches, local_file: local alignments of AreTomo, or the file of those of IMOD, if there are any.
     """
 
     path: Path
@@ -48,6 +48,7 @@ class Alignment:
     tomogram_px: tuple[int, int, int] | None = None
     notes: tuple[str, ...] = ()
     patches: PatchShifts | None = None
+    local_file: Path | None = None
 
 
 def read_numbers(path: Path, columns: int) -> F64:
@@ -167,13 +168,20 @@ def read_imod(files: ImodFiles, n_images: int) -> Alignment:
         n_images=n_images,
         axis_deg=axis,
         tilt_deg=tilt + offset,
-        x_tilt_deg=x_tilt + x_offset,
+        x_tilt_deg=x_tilt - x_offset,  # XAXISTILT turns the tomogram, x tilts say how it lies
         shift_px=-np.einsum("tji,tj->ti", matrix, moved),
         use=use,
         stage_deg=tilt if files.raw_tilt is None else _raw_angles(files, tilt),
         tomogram_px=_tomogram(files, options),
         notes=(*notes, *cut_note),
+        local_file=_beside(files, options, "LOCALFILE"),
     )
+
+
+def _beside(files: ImodFiles, options: Mapping[str, str], name: str) -> Path | None:
+    """The file that tilt.com names, in its own folder."""
+    named = options.get(name, "").strip()
+    return files.tilt_com.parent / named if named and files.tilt_com is not None else None
 
 
 def _left_aside(files: ImodFiles, options: Mapping[str, str]) -> list[str]:
@@ -182,9 +190,8 @@ def _left_aside(files: ImodFiles, options: Mapping[str, str]) -> list[str]:
     shift = options.get("SHIFT", "0")
     if shift.replace("0", "").replace(".", "").strip(" ,-"):
         notes.append(f"{name}: tilt.com moves the tomogram (SHIFT {shift}), NOT APPLIED.")
-    for option, what in (("LOCALFILE", "local alignments"), ("ZFACTORFILE", "z factors")):
-        if options.get(option):
-            notes.append(f"{name}: {what} ({options[option]}) are NOT APPLIED; the image warp begins at zero.")
+    if options.get("ZFACTORFILE"):
+        notes.append(f"{name}: z factors ({options['ZFACTORFILE']}) are NOT APPLIED.")
     aligned = {} if files.newst_com is None else read_com(files.newst_com)
     size = aligned.get("SIZETOOUTPUTINXANDY", "").replace(",", " ").split()
     start = options.get("SUBSETSTART", "0 0").replace(",", " ").split()

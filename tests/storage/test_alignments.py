@@ -64,7 +64,7 @@ def test_views_cut_out_in_etomo(tmp_path: Path) -> None:
 
 
 def test_what_imod_asks_for_besides_is_told(tmp_path: Path) -> None:
-    """Local alignments, shifts of the tomogram, a part of the images, magnification: named, and NOT APPLIED."""
+    """Shifts of the tomogram, a part of the images, magnification: named, and NOT APPLIED."""
     np.savetxt(tmp_path / "a.xf", [[1.1, 0, 0, 1.1, 0, 0]] * 3)
     np.savetxt(tmp_path / "a.tlt", [-3.0, 0.0, 3.0])
     com = "FULLIMAGE 400 400\nTHICKNESS 100\nSHIFT 0.0 12\nLOCALFILE a.xf.local\nSUBSETSTART 60 0\n"
@@ -73,10 +73,24 @@ def test_what_imod_asks_for_besides_is_told(tmp_path: Path) -> None:
     files = ImodFiles(
         tmp_path / "a.xf", tmp_path / "a.tlt", None, None, None, tmp_path / "tilt.com", tmp_path / "newst.com"
     )
-    text = " ".join(read_imod(files, 3).notes)
-    for words in ("magnification", "SHIFT 0.0 12", "local alignments (a.xf.local)", "SUBSETSTART 60 0"):
+    found = read_imod(files, 3)
+    text = " ".join(found.notes)
+    for words in ("magnification", "SHIFT 0.0 12", "SUBSETSTART 60 0"):
         assert words in text
-    assert text.count("NOT APPLIED") == 4
+    assert text.count("NOT APPLIED") == 3
+    assert found.local_file == tmp_path / "a.xf.local"  # importing tells of it
+
+
+def test_the_x_axis_tilt_of_the_tomogram_is_subtracted(tmp_path: Path) -> None:
+    """tilt takes XAXISTILT from the x tilts of the views, and adds OFFSET to their tilts."""
+    np.savetxt(tmp_path / "a.xf", [[1, 0, 0, 1, 0, 0]] * 3)
+    np.savetxt(tmp_path / "a.tlt", [-3.0, 0.0, 3.0])
+    np.savetxt(tmp_path / "a.xtilt", [1.0, 1.0, 1.0])
+    (tmp_path / "tilt.com").write_text("FULLIMAGE 400 400\nTHICKNESS 100\nXAXISTILT 0.25\nOFFSET 2\n")
+    files = ImodFiles(tmp_path / "a.xf", tmp_path / "a.tlt", tmp_path / "a.xtilt", tilt_com=tmp_path / "tilt.com")
+    found = read_imod(files, 3)
+    assert found.x_tilt_deg.tolist() == [0.75] * 3
+    assert found.tilt_deg.tolist() == [-1.0, 2.0, 5.0]
 
 
 @pytest.mark.parametrize(

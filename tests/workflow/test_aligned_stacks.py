@@ -10,6 +10,7 @@ import pytest
 
 from mpr_dist.errors import InputError
 from mpr_dist.imaging.geometry import project as project_particles
+from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage.mrc import read_image
 from mpr_dist.storage.population import load_population
@@ -190,6 +191,53 @@ def test_local_alignments_of_aretomo(folder, series, project):
     expected = pixel_A * np.einsum("ntp,tpi->nti", fall / fall.sum(-1, keepdims=True), moved)
     assert np.linalg.norm(bent - plain - expected, axis=-1).max() < 1.2 * most_A
     assert np.linalg.norm(expected, axis=-1).max() > 5 * most_A
+
+
+def test_local_alignments_of_imod(folder, series, project):
+    """Particles in the middle plane move by the bilinear mean of the shifts of four areas, turned into the image."""
+    pixel_A, n = project.settings.pixel_A, series.n_tilts
+    write_imod(folder, series, pixel_A)
+    create_population(folder / "plain", "test")
+    create_population(folder / "pop", "test")
+    add_aligned_stacks(folder / "plain", request(folder, series, imod=folder))
+    full = np.rint(series.volume_size_A / pixel_A)[:2]
+    shifts = np.random.default_rng(3).normal(0, 3, (4, n, 2))
+    lines = [f"2 2 1 1 {full[0] - 1:.0f} {full[1] - 1:.0f}"]
+    for area in range(4):
+        lines.append(" ".join(["0.0"] * n))
+        lines += [f"1 0 0 1 {dx:.5f} {dy:.5f}" for dx, dy in shifts[area]]
+    (folder / f"{NAME}local.xf").write_text("\n".join(lines))
+    with (folder / "tilt.com").open("a") as com:
+        com.write(f"\nLOCALFILE {NAME}local.xf\n")
+    summary = add_aligned_stacks(folder / "pop", request(folder, series, imod=folder))
+    assert any(note.startswith("Local alignments of 1 series became") for note in summary.reading.notes)
+    assert not any("NOT APPLIED" in note for note in summary.reading.notes)
+    uv = np.random.default_rng(4).uniform(0.1, 0.9, (20, 2))
+    middle = np.full((20, 1), 0.5)
+    places = np.concatenate([uv, middle], axis=1) * series.volume_size_A
+    particles = Particles(places, np.zeros((20, 3)), np.ones(20, np.int8), np.arange(20))
+    plain, bent = (
+        project_particles(
+            read_tilt_series(
+                load_population(folder / name).files(0).series(NAME).xml, volume_size_A=series.volume_size_A
+            ),
+            particles,
+        ).xy_A
+        for name in ("plain", "pop")
+    )
+    x, y = ((uv * full - 0.5) / (full - 1)).T  # pixel 1 has its middle half a pixel from the corner
+    weights = np.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], -1)
+    aligned = np.einsum("pa,ati->pti", weights, shifts)
+    a = np.deg2rad(series.axis_angle_deg)
+    turn = np.stack([np.cos(a), -np.sin(a), np.sin(a), np.cos(a)], -1).reshape(-1, 2, 2)
+    expected = pixel_A * np.einsum("tij,ptj->pti", turn, aligned)
+    inside = ((plain > 0) & (plain < series.image_size_A)).all(-1)
+    assert np.linalg.norm(bent - plain - expected, axis=-1)[inside].max() < 0.5
+    assert np.linalg.norm(expected, axis=-1).max() > 10
+    (folder / f"{NAME}local.xf").unlink()
+    create_population(folder / "gone", "test")
+    told = add_aligned_stacks(folder / "gone", request(folder, series, imod=folder)).lines
+    assert any(line.startswith("  NOTE: ") and "local alignments are NOT APPLIED" in line for line in told)
 
 
 def test_a_table_of_ones_own(folder, series, project):

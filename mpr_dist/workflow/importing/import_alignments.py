@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from mpr_dist.errors import InputError, MprError, SeriesError
-from mpr_dist.imaging.patch_shifts import warp_of_patches
 from mpr_dist.imaging.relion_series import RelionAsSeries, series_of
 from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.reading import Dropped, Reading
@@ -21,6 +20,7 @@ from mpr_dist.storage.image_file import in_stack
 from mpr_dist.storage.mrc import read_header
 from mpr_dist.storage.particle_columns import list_of, series_key
 from mpr_dist.units import F64, I64
+from mpr_dist.workflow.importing.import_local import LocalBends, local_bends, told_of_bends
 from mpr_dist.workflow.importing.import_warp import SourceSummary, chosen_tilts
 from mpr_dist.workflow.state.create import check_name, opened, write_made
 from mpr_dist.workflow.state.exposures import Exposures, doses_of
@@ -82,7 +82,7 @@ class AlignmentRequest:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A series that can be used. ``kind``: image px, pixel, tomogram px; ``notes``: of its own."""
+    """A series that can be used. ``kind``: image px, pixel, tomogram px."""
 
     entry: SeriesEntry
     kind: Kind
@@ -90,6 +90,7 @@ class _Candidate:
     made: RelionAsSeries
     ctf: str
     doses: str
+    bends: LocalBends
 
 
 def add_aligned_stacks(path: Path, request: AlignmentRequest) -> SourceSummary:
@@ -172,7 +173,10 @@ def _examine(stack: Path, request: AlignmentRequest, shared: CtfTable | None) ->
         images=(str(stack),),
     )
     images = tuple(in_stack(stack.absolute(), int(image) + 1) for image in alignment.image)
-    made = _with_patches(series_of(name, relion, (nx, ny), images), alignment, request.alignment_pixel_A or pixel_A)
+    made = series_of(name, relion, (nx, ny), images)
+    bends = local_bends(alignment, np.array([nx, ny]), pixel_A, header_A, request.alignment_pixel_A or pixel_A)
+    if bends.warp is not None:
+        made = replace(made, series=replace(made.series, image_warp=bends.warp.warp), warp=bends.warp)
     series = replace(
         made.series,
         axis_offset_A=_offset_A(alignment, request, pixel_A),
@@ -183,15 +187,8 @@ def _examine(stack: Path, request: AlignmentRequest, shared: CtfTable | None) ->
     if not active.any():
         raise SeriesError("all of its tilts were excluded; --include-deselected uses them all the same")
     entry = SeriesEntry(name, alignment.path.absolute(), tuple(active.tolist()))
-    return _Candidate(entry, ((nx, ny), pixel_A, volume), alignment, replace(made, series=series), table.note, how)
-
-
-def _with_patches(made: RelionAsSeries, alignment: Alignment, pixel_A: float) -> RelionAsSeries:
-    """With the image warp that stands for local alignments; ``pixel_A``: of the stack that was aligned."""
-    if alignment.patches is None:
-        return made
-    warp = warp_of_patches(alignment.patches, alignment.shift_px, pixel_A)
-    return replace(made, series=replace(made.series, image_warp=warp.warp), warp=warp)
+    made = replace(made, series=series)
+    return _Candidate(entry, ((nx, ny), pixel_A, volume), alignment, made, table.note, how, bends)
 
 
 def _offset_A(alignment: Alignment, request: AlignmentRequest, pixel_A: float) -> F64:
@@ -276,13 +273,7 @@ def _reading(source: Source, request: AlignmentRequest, kept: Sequence[_Candidat
     levelled = [c.entry.name for c in kept if c.made.stage.stage_deg is not None]
     if levelled:
         notes.append(f"X tilts differ from tilt to tilt in {len(levelled)} series: kept as angles of a rigid stage.")
-    bent = [c.made.warp for c in kept if c.made.warp is not None]
-    if bent:
-        ny, nx = bent[0].warp.x.values.shape[1:]
-        notes.append(
-            f"Local alignments of {len(bent)} series became image warps of {nx} x {ny} nodes per tilt, right to "
-            f"{max(warp.rms_A for warp in bent):.2f} A rms, {max(warp.most_A for warp in bent):.2f} A at most."
-        )
-    notes += _gathered([note for c in kept for note in c.alignment.notes])
+    notes += told_of_bends([c.bends for c in kept])
+    notes += _gathered([note for c in kept for note in (*c.alignment.notes, *c.bends.notes)])
     dropped = [Dropped("tilts", unaligned, "not aligned"), Dropped("series", left_out, "listed below")]
     return reading.plus(*notes, dropped=dropped)
