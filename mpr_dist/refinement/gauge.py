@@ -54,13 +54,16 @@ def directions(own: Evaluation, layout: Layout, prior: Precision, state: State) 
 
 
 def _determined(own: Evaluation, prior: Precision, state: State, step: F64, poses: F64) -> float:
-    e = own.equations.on_host()
-    whole = float(step @ e.s @ step)
-    held = float(step @ prior.series @ step)
+    e, where = own.equations, own.equations.where
+    there, held = where.put(step), float(step @ prior.series @ step)
+    parts = [there @ e.s @ there]
     if e.p.size:
-        whole += 2 * float(step @ np.einsum("npk,pk->n", e.b, poses)) + float(
-            np.einsum("pi,pij,pj->", poses, e.p, poses)
-        )
+        moved, einsum = where.put(poses), where.xp.einsum
+        parts += [there @ einsum("npk,pk->n", e.b, moved), einsum("pi,pij,pj->", moved, e.p, moved)]
+    of_series, *of_poses = map(float, where.fetched(parts))
+    whole = of_series
+    if of_poses:
+        whole += 2 * of_poses[0] + of_poses[1]
         start = 0
         for particles, precision in zip(state.particles, prior.poses, strict=True):
             part = poses[start : start + len(particles)]
