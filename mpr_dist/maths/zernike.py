@@ -58,7 +58,8 @@ def of_mapped_frequencies(coefficients: tuple[float, ...], parity: int, matrix: 
     phi, r = np.meshgrid(np.arange(12) * 2.4, np.array([0.3, 0.5, 0.8, 1.0]))
     q = np.stack([(r * np.cos(phi)).ravel(), (r * np.sin(phi)).ravel()])
     basis = np.stack([*(zernike(n, m, *q) for n, m in terms), np.full(q.shape[1], 1.0 - parity)], 1)
-    wanted = _sum(coefficients, terms, *(matrix @ q))
+    mapped: F64 = matrix @ q
+    wanted = _sum(coefficients, terms, mapped[0], mapped[1], HOST)
     return tuple(np.linalg.lstsq(basis, wanted, rcond=1e-14)[0][: len(terms)].tolist())
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from mpr_dist.errors import InputError
 from mpr_dist.maths.zernike import of_mapped_frequencies
+from mpr_dist.model.optics import Optics
 from mpr_dist.storage.particle_columns import Columns, find_particles, list_of, series_key
 from mpr_dist.storage.star import read_blocks
 from mpr_dist.units import F64, wavelength_A
@@ -24,6 +25,7 @@ ODD, EVEN = "rlnOddZernike", "rlnEvenZernike"
 BEAM_TILT = ("rlnBeamTiltX", "rlnBeamTiltY")
 MAGNIFICATION = ("rlnMagMat00", "rlnMagMat01", "rlnMagMat10", "rlnMagMat11")
 CS, VOLTAGE = "rlnSphericalAberration", "rlnVoltage"
+FLOAT32 = 1e-6  # relative; what an XML keeps
 _LARGEST_STRETCH = 1.5  # beyond, a matrix is a mistake, such as a column of zeros
 
 
@@ -38,10 +40,32 @@ class Aberrations:
     even: tuple[float, ...] = ()
     magnification: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 1.0)
 
+    @staticmethod
+    def of(optics: Optics) -> Aberrations:
+        """Those of a tilt series."""
+        (a, b), (c, d) = np.asarray(optics.magnification).tolist()
+        return Aberrations(optics.zernike_odd, optics.zernike_even, (a, b, c, d))
+
     @property
     def matrix(self) -> F64:
         """(2, 2)."""
         return np.array(self.magnification).reshape(2, 2)
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there are any."""
+        return any(self.odd + self.even) or not np.array_equal(self.matrix, np.eye(2))
+
+    def agrees_with(self, other: Aberrations) -> bool:
+        """Whether both are the same to the digits of a float32, which is what an XML keeps."""
+        pairs = ((self.odd, other.odd), (self.even, other.even), (self.magnification, other.magnification))
+        return all(same_numbers(one, two) for one, two in pairs)
+
+
+def same_numbers(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """To the digits of a float32; what a shorter list lacks is 0."""
+    a, b = (np.pad(each, (0, max(len(one), len(other)) - len(each))) for each in (one, other))
+    return bool(np.allclose(a, b, rtol=FLOAT32, atol=FLOAT32 * float(np.abs(b).max(initial=0.0))))
 
 
 def read_aberrations(path: Path) -> tuple[dict[str, Aberrations], list[str]]:
@@ -153,12 +177,6 @@ def _check(columns: Columns, matrices: F64) -> None:
             f"{columns.path}: columns {', '.join(MAGNIFICATION)}, row {row + 1} of the particles: [{found}] "
             "is no magnification; expected a matrix near 1, 0, 0, 1"
         )
-
-
-def has_aberrations(columns: Columns) -> bool:
-    """Whether any particle has aberrations, a beam tilt or a magnification that mean something."""
-    distinct = set(aberrations_of(columns))
-    return any(any(each.odd + each.even) or not np.array_equal(each.matrix, np.eye(2)) for each in distinct)
 
 
 def _texts(columns: Columns, name: str) -> list[str]:

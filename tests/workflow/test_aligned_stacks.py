@@ -14,6 +14,7 @@ from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage.mrc import read_image
 from mpr_dist.storage.population import load_population
+from mpr_dist.storage.star import read_blocks
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.exporting.export import export
 from mpr_dist.workflow.importing.import_alignments import AlignmentRequest, add_aligned_stacks
@@ -293,6 +294,29 @@ def test_without_doses_it_is_refused(folder, series, project):
         add_aligned_stacks(folder / "pop", request(folder, series, imod=folder, exposures=Exposures()))
     with pytest.raises(InputError, match="ExposureDose of TS_01 is 0"):
         add_aligned_stacks(folder / "pop", request(folder, series, imod=folder, exposures=Exposures(mdoc=folder)))
+
+
+@pytest.mark.parametrize("program", ["imod", "aretomo"])
+def test_stacks_leave_for_relion_with_nominal_angles(program, folder, series, project):
+    """What the stage was told to do before the alignment: .rawtlt, and TILT of .aln without AlphaOffset."""
+    pixel_A = project.settings.pixel_A
+    if program == "imod":
+        write_imod(folder, series, pixel_A)
+        changes = {"imod": folder, "use_excluded": True}
+    else:
+        write_aln(folder, series, pixel_A)
+        spoil(folder, f"{NAME}.aln", "AlphaOffset =     0.00", "AlphaOffset =     2.00")
+        size = tuple(int(n) for n in np.rint(series.volume_size_A / pixel_A))
+        changes = {"aretomo": (folder,), "tomogram_px": size, "exposures": Exposures(dose_per_tilt=1.0, order="stack")}
+    pop = create_population(folder / "pop", "test").path
+    add_aligned_stacks(pop, request(folder, series, **changes))
+    relion = project.files.root / "relion"
+    maps = (relion / "half1.mrc", relion / "half2.mrc", relion / "mask.mrc")
+    add_species(pop, SpeciesRequest("phantom", *maps, relion / "run_data.star", 128.0, "O"))
+    export(ExportRequest(pop, folder / "out"), "relion5")
+    table = read_blocks(folder / "out/tilt_series" / f"{NAME}.star")[NAME]
+    np.testing.assert_allclose(table["rlnTomoNominalStageTiltAngle"], -series.angle_deg - 2, atol=1e-3)
+    np.testing.assert_allclose(table["rlnTomoYTilt"], -series.angle_deg, atol=1e-3)
 
 
 @pytest.mark.parametrize("target", ["warp", "m"])

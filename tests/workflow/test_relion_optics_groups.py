@@ -165,6 +165,21 @@ def test_groups_that_differ_within_a_series_are_told(plain: Population, tmp_path
     assert_same_optics(optics_of(tmp_path / "p"), optics_of(tmp_path / "q"))
 
 
+def test_particles_that_say_otherwise_than_their_series(plain: Population, tmp_path: Path) -> None:
+    """A later table with another beam tilt: that of the series counts, and a line says so."""
+    project = with_groups(plain, tmp_path, **GROUP)
+    _, same = taken_in(plain, tmp_path / "p", project)
+    assert not any("those of the tilt series" in note for note in same.reading.notes)
+    blocks = read_blocks(project / "particles.star")
+    blocks["optics"]["rlnBeamTiltX"] = 0.9
+    write_table(project / "later.star", blocks)
+    one, files = plain.species[0], plain.files(0).species(plain.species[0].name)
+    assert one.mask is not None
+    again = SpeciesRequest("later", files.half1, files.half2, one.mask, project / "later.star", one.species.diameter_A)
+    notes = add_species(tmp_path / "p", again).reading.notes
+    assert any(note.startswith("NOTE: aberrations, beam tilt or magnification") for note in notes)
+
+
 def test_what_comes_with_particles_alone_is_not_applied(plain: Population, tmp_path: Path) -> None:
     """Series were added without the set that names their particles: told, and columns leave unchanged."""
     project = with_groups(plain, tmp_path, **GROUP)

@@ -16,7 +16,15 @@ from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import relion as names
 from mpr_dist.storage.particle_columns import Columns
-from mpr_dist.storage.relion_aberrations import BEAM_TILT, EVEN, MAGNIFICATION, ODD, aberrations_of
+from mpr_dist.storage.relion_aberrations import (
+    BEAM_TILT,
+    EVEN,
+    FLOAT32,
+    MAGNIFICATION,
+    ODD,
+    aberrations_of,
+    same_numbers,
+)
 from mpr_dist.storage.relion_tomograms import NAME
 from mpr_dist.workflow.exporting.export_relion_tables import OPTICS, visible_frames
 
@@ -27,7 +35,6 @@ IMAGE = "rlnImageName"
 PARTICLE, GROUP, VISIBLE = "rlnTomoParticleName", "rlnOpticsGroup", "rlnTomoVisibleFrames"
 GROUP_NAME = "rlnOpticsGroupName"
 STACKS_2D = "rlnTomoSubTomosAre2DStacks"
-_FLOAT32 = 1e-6  # relative; what an XML keeps
 # what tables that are not of this RELION project say of images and pixels would contradict what takes its place
 _OLD: tuple[str, ...] = (
     "rlnMagnification",
@@ -109,18 +116,18 @@ def _with_aberrations(frame: pd.DataFrame, optics: Optics, has_matrix: bool) -> 
     """
     (said,) = aberrations_of(Columns(Path(frame[NAME].iloc[0]), frame.iloc[:1]))
     matrix = optics.magnification if has_matrix else said.matrix
-    same_matrix = np.allclose(said.matrix, matrix, rtol=0, atol=_FLOAT32)
+    same_matrix = np.allclose(said.matrix, matrix, rtol=0, atol=FLOAT32)
     if not same_matrix:
         for name, value in zip(MAGNIFICATION, matrix.ravel().tolist(), strict=True):
             frame[name] = value
     back = np.linalg.inv(np.asarray(matrix, np.float64))
-    if any(optics.zernike_odd) and not (same_matrix and _is_list(said.odd, optics.zernike_odd)):
+    if any(optics.zernike_odd) and not (same_matrix and same_numbers(said.odd, optics.zernike_odd)):
         # the phases are of opposite sign
         frame[ODD] = _list(-np.array(of_mapped_frequencies(optics.zernike_odd, 1, back)))
         for name in BEAM_TILT:
             if name in frame:
                 frame[name] = 0.0
-    if any(optics.zernike_even) and not (same_matrix and _is_list(said.even, optics.zernike_even)):
+    if any(optics.zernike_even) and not (same_matrix and same_numbers(said.even, optics.zernike_even)):
         # RELION's list begins with the constant term
         frame[EVEN] = _list(np.array([0.0, *of_mapped_frequencies(optics.zernike_even, 0, back)]))
     return frame
@@ -140,12 +147,6 @@ def _told_apart(numbers: list[int], names: list[str]) -> tuple[list[int], list[s
         used_names.add(called)
         out.append((number, called))
     return [number for number, _ in out], [name for _, name in out]
-
-
-def _is_list(there: tuple[float, ...], values: tuple[float, ...]) -> bool:
-    """Whether both are the same numbers, to the digits of a float32; what a shorter list lacks is 0."""
-    a, b = (np.pad(each, (0, max(len(there), len(values)) - len(each))) for each in (there, values))
-    return bool(np.allclose(a, b, rtol=_FLOAT32, atol=_FLOAT32 * float(np.abs(b).max(initial=0.0))))
 
 
 def _list(values: np.ndarray) -> str:

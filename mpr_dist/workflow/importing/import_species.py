@@ -20,7 +20,7 @@ from mpr_dist.model.settings import MOST_SAMPLES
 from mpr_dist.model.species import Helix, Species
 from mpr_dist.storage.particle_columns import Columns, list_of, series_key
 from mpr_dist.storage.relion import ParticleTable
-from mpr_dist.storage.relion_aberrations import has_aberrations
+from mpr_dist.storage.relion_aberrations import Aberrations, aberrations_of
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.units import F64
 from mpr_dist.workflow.importing.import_maps import import_maps
@@ -190,12 +190,22 @@ def _about_odd_sizes(population: Population, table: ParticleTable, names: Sequen
 
 def _about_aberrations(population: Population, table: ParticleTable, names: Sequence[str]) -> Iterator[str]:
     """RELION keeps aberrations with particles, we with tilt series: they are lost unless these came with them."""
-    if not has_aberrations(Columns(table.path, table.columns)):
+    said = aberrations_of(Columns(table.path, table.columns))
+    if not any(each.is_any for each in set(said)):
         return
-    for name in dict.fromkeys(names):
+    differing, is_applied = [], False
+    for name, own in {name: own for name, own in zip(reversed(names), reversed(said), strict=True)}.items():
         optics = read_tilt_series(population.files(0).series(name).xml, volume_size_A=(1.0, 1.0, 1.0)).optics
-        if any(optics.zernike_odd) or any(optics.zernike_even) or not np.array_equal(optics.magnification, np.eye(2)):
-            return
+        there = Aberrations.of(optics)
+        is_applied |= there.is_any
+        differing += [] if own.agrees_with(there) else [name]
+    if is_applied and differing:
+        yield (
+            f"NOTE: aberrations, beam tilt or magnification of the particles in {list_of(sorted(differing))} are not "
+            "those of the tilt series, which count."
+        )
+    if is_applied:
+        return
     yield (
         "NOT APPLIED: aberrations of the particles (rlnOddZernike, rlnEvenZernike, rlnBeamTiltX/Y, rlnMagMat00..11): "
         "they come with source add --relion-tomograms optimisation_set.star, or refine --aberrations and "

@@ -23,6 +23,7 @@ from mpr_dist.storage.mrc import read_header, read_stack, write_volume
 from mpr_dist.storage.particle_columns import Columns, list_of, series_key
 from mpr_dist.storage.publish import disk
 from mpr_dist.storage.relion import ORIGIN_A, SUBTOMOGRAM, ParticleTable, is_warp_export, read_particles
+from mpr_dist.storage.relion_aberrations import aberrations_of
 from mpr_dist.storage.relion_paths import find_file
 from mpr_dist.storage.relion_tilts import read_tilts
 from mpr_dist.storage.relion_tomograms import read_tomograms
@@ -242,7 +243,7 @@ def _reading(
 ) -> Reading:
     done = int(stacks.premultiplied.sum())
     filters = "exp(-dose q^2) and the scale of the tilt (Warp)" if is_warp else "Grant and Grigorieff's filter (RELION)"
-    notes = (
+    notes: tuple[str, ...] = (
         f"Stacks: {stacks.box_px} px of {stacks.pixel_A:g} A, centre at half the box; "
         + " and ".join(f"{count} with {what}" for what, count in layouts.items())
         + f"; {done} of {len(table)} premultiplied by their CTF and {filters}; protein is taken as bright.",
@@ -252,6 +253,8 @@ def _reading(
             else ["Hand: the sign of rlnTomoHand times the depth is added to the defocus."]
         ),
     )
+    if any(each.is_any for each in set(aberrations_of(Columns(table.path, table.columns)))):
+        notes += ("NOT APPLIED: aberrations, beam tilt and magnification of the particles' optics groups.",)
     dropped = [Dropped("particles", count, why) for why, count in counts.items()]
     return replace(table.reading, origins=f"{table.reading.origins} They shift the images.").plus(
         *notes, dropped=dropped
