@@ -81,21 +81,7 @@ def image_points(series: TiltSeries, xy_A: F64, device: Device = HOST) -> tuple[
 
 def project(series: TiltSeries, particles: Particles, device: Device = HOST) -> Projection:
     """Project particles into every tilt of a series, each from where it is when that tilt is exposed."""
-    return project_points(series, positions(series, particles, device), device)
-
-
-def positions(series: TiltSeries, particles: Particles, device: Device = HOST) -> F64:
-    """(particles, tilts, 3) A in the tomogram, where each is when a tilt is exposed."""
-    return along_dose(particles.positions_at(series.dose_position), particles, device)
-
-
-def along_dose(values: F64, particles: Particles, device: Device) -> F64:
-    """Values (particles, tilts, ...) of trajectories on a device; those of particles that stay go to a card once."""
-    if not device.is_card:
-        return values
-    there = device.put(values[:, :1] if particles.n_samples == 1 else values)
-    out: F64 = device.xp.broadcast_to(there, values.shape)
-    return out
+    return project_points(series, particles.positions_at(series.dose_position, device), device)
 
 
 def project_points(series: TiltSeries, position_A: F64, device: Device = HOST) -> Projection:
@@ -155,9 +141,9 @@ def stage_grids(series: TiltSeries) -> tuple[CubicGrid, CubicGrid, CubicGrid]:
 
 def views(series: TiltSeries, particles: Particles, device: Device = HOST) -> F64:
     """(particles, tilts, 3, 3) rotation from the reference to the image frame."""
-    stage = stage_matrices(series, positions(series, particles, device), device)
-    turned = along_dose(particles.rotations_at(series.dose_position), particles, device)
-    out: F64 = stage @ device.put(tilt_matrices(series)) @ turned
+    dose = series.dose_position
+    stage = stage_matrices(series, particles.positions_at(dose, device), device)
+    out: F64 = stage @ device.put(tilt_matrices(series)) @ particles.rotations_at(dose, device)
     return out
 
 

@@ -72,12 +72,14 @@ def skew(vector: ArrayLike, device: Device = HOST) -> F64:
     return out
 
 
-def exp_rotation(vector_rad: ArrayLike) -> F64:
+def exp_rotation(vector_rad: ArrayLike, device: Device = HOST) -> F64:
     """(..., 3) rotation vector in radians -> (..., 3, 3), by Rodrigues' formula."""
-    v = np.asarray(vector_rad, np.float64)
-    angle = np.linalg.norm(v, axis=-1)[..., None, None]
-    k = skew(v)
-    return np.asarray(np.eye(3) + np.sinc(angle / np.pi) * k + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (k @ k))
+    xp = device.xp
+    v = xp.asarray(vector_rad, np.float64)
+    angle = xp.linalg.norm(v, axis=-1)[..., None, None]
+    k = skew(v, device)
+    out: F64 = xp.eye(3) + xp.sinc(angle / np.pi) * k + 0.5 * xp.sinc(angle / (2 * np.pi)) ** 2 * (k @ k)
+    return out
 
 
 def log_rotation(matrix: ArrayLike) -> F64:
@@ -90,15 +92,17 @@ def log_rotation(matrix: ArrayLike) -> F64:
     return np.asarray(Rotation.from_matrix(r.reshape(-1, 3, 3)).as_rotvec().reshape(r.shape[:-1]))
 
 
-def left_jacobian(vector_rad: ArrayLike) -> F64:
+def left_jacobian(vector_rad: ArrayLike, device: Device = HOST) -> F64:
     """(..., 3) v -> (..., 3, 3) J with exp(v + dv) = exp(J dv) exp(v) to first order."""
-    v = np.asarray(vector_rad, np.float64)
-    angle2 = np.sum(v * v, axis=-1)[..., None, None]
-    angle = np.sqrt(angle2)
-    k = skew(v)
+    xp = device.xp
+    v = xp.asarray(vector_rad, np.float64)
+    angle2 = xp.sum(v * v, axis=-1)[..., None, None]
+    angle = xp.sqrt(angle2)
+    k = skew(v, device)
     # (1 - cos a) / a^2 and (a - sin a) / a^3; the second by its series where the difference would cancel
-    first = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    first = 0.5 * xp.sinc(angle / (2 * np.pi)) ** 2
     small = angle < 1e-2
-    safe = np.where(small, 1.0, angle)
-    second = np.where(small, 1 / 6 - angle2 / 120, (safe - np.sin(safe)) / safe**3)
-    return np.asarray(np.eye(3) + first * k + second * (k @ k))
+    safe = xp.where(small, 1.0, angle)
+    second = xp.where(small, 1 / 6 - angle2 / 120, (safe - xp.sin(safe)) / safe**3)
+    out: F64 = xp.eye(3) + first * k + second * (k @ k)
+    return out

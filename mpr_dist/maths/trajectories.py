@@ -5,48 +5,52 @@ never overshoots its samples (Fritsch and Carlson 1980, with the harmonic mean o
 Cubic1D and Matlab pchip). Everything has exact derivatives with respect to the samples, but where neighbouring
 differences change sign: there the slope has a kink, and its derivative is taken as zero. A constant trajectory of three
 or more samples is such a place; the first step leaves it.
+
+Samples and places are on the host, there are few; what they become in every tilt is an array of ``device``.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.maths.rotations import exp_rotation, left_jacobian, log_rotation
-from mpr_dist.units import F64
+from mpr_dist.units import F64, I64
 
 
-def pchip(values: F64, x: F64) -> F64:
+def pchip(values: F64, x: F64, device: Device = HOST) -> F64:
     """Values (..., samples) at x (points,) in 0..1 -> (..., points)."""
-    cell, basis = _hermite(values.shape[-1], x)
-    slopes, _ = _slopes(values)
-    low, high = values[..., cell], values[..., cell + (values.shape[-1] > 1)]
-    slope_low, slope_high = slopes[..., cell], slopes[..., cell + (values.shape[-1] > 1)]
-    return np.asarray(basis[0] * low + basis[1] * high + basis[2] * slope_low + basis[3] * slope_high)
+    lower, upper, basis = _hermite(values.shape[-1], x, device)
+    there, slopes = device.put(values), device.put(_slopes(values)[0])
+    ends = basis[0] * there[..., lower] + basis[1] * there[..., upper]
+    out: F64 = ends + basis[2] * slopes[..., lower] + basis[3] * slopes[..., upper]
+    return out
 
 
-def pchip_derivative(values: F64, x: F64) -> F64:
+def pchip_derivative(values: F64, x: F64, device: Device = HOST) -> F64:
     """(..., points, samples) derivative of ``pchip`` with respect to the values."""
-    n = values.shape[-1]
-    cell, basis = _hermite(n, x)
-    _, slope = _slopes(values)
-    out = np.zeros((*values.shape[:-1], len(x), n))
-    rows = np.arange(len(x))
-    upper = cell + (n > 1)
-    out[..., rows, cell] += basis[0]
-    out[..., rows, upper] += basis[1]
-    return np.asarray(out + basis[2][:, None] * slope[..., cell, :] + basis[3][:, None] * slope[..., upper, :])
+    n, xp = values.shape[-1], device.xp
+    lower, upper, basis = _hermite(n, x, device)
+    slope = device.put(_slopes(values)[1])
+    ends, rows = xp.zeros((len(x), n)), xp.arange(len(x))
+    ends[rows, lower] += basis[0]
+    ends[rows, upper] += basis[1]
+    out: F64 = ends + basis[2][:, None] * slope[..., lower, :] + basis[3][:, None] * slope[..., upper, :]
+    return out
 
 
-def _hermite(n: int, x: F64) -> tuple[np.ndarray, tuple[F64, F64, F64, F64]]:
-    """Cell of every point, and the four Hermite polynomials there; slopes are per sample."""
+def _hermite(n: int, x: F64, device: Device) -> tuple[I64, I64, F64]:
+    """Samples before and behind every point, and (4, points) Hermite polynomials there; slopes are per sample."""
+    cell, basis = np.zeros(len(x), np.int64), np.zeros((4, len(x)))
     if n == 1:
-        zero = np.zeros(len(x))
-        return np.zeros(len(x), np.int64), (np.ones(len(x)), zero, zero, zero)
-    place = np.clip(x, 0.0, 1.0) * (n - 1)
-    cell = np.minimum(place.astype(np.int64), n - 2)
-    t = place - cell
-    t2, t3 = t * t, t * t * t
-    return cell, (2 * t3 - 3 * t2 + 1, 3 * t2 - 2 * t3, t3 - 2 * t2 + t, t3 - t2)
+        basis[0] = 1.0
+    else:
+        place = np.clip(x, 0.0, 1.0) * (n - 1)
+        cell = np.minimum(place.astype(np.int64), n - 2)
+        t = place - cell
+        t2, t3 = t * t, t * t * t
+        basis[:] = 2 * t3 - 3 * t2 + 1, 3 * t2 - 2 * t3, t3 - 2 * t2 + t, t3 - t2
+    return device.put(cell), device.put(cell + (n > 1)), device.put(basis)
 
 
 def _slopes(values: F64) -> tuple[F64, F64]:
@@ -90,45 +94,49 @@ def _end_slope(values: F64, end: int, order: tuple[int, int, int], slopes: F64, 
     derivative[..., end, order[2]] = sign * to_second
 
 
-def position_along(samples_A: F64, x: F64) -> F64:
+def position_along(samples_A: F64, x: F64, device: Device = HOST) -> F64:
     """Positions (particles, samples, 3) at x (tilts,) -> (particles, tilts, 3)."""
-    return np.asarray(np.moveaxis(pchip(np.moveaxis(samples_A, 1, 2), x), 2, 1))
+    out: F64 = device.xp.moveaxis(pchip(np.moveaxis(samples_A, 1, 2), x, device), 2, 1)
+    return out
 
 
-def position_derivative(samples_A: F64, x: F64) -> F64:
+def position_derivative(samples_A: F64, x: F64, device: Device = HOST) -> F64:
     """(particles, tilts, 3, samples): component i of the position per component i of a sample; others do not matter."""
-    return np.asarray(np.moveaxis(pchip_derivative(np.moveaxis(samples_A, 1, 2), x), 1, 2))
+    out: F64 = device.xp.moveaxis(pchip_derivative(np.moveaxis(samples_A, 1, 2), x, device), 1, 2)
+    return out
 
 
-def rotation_along(samples: F64, x: F64) -> F64:
+def rotation_along(samples: F64, x: F64, device: Device = HOST) -> F64:
     """Rotations (particles, samples, 3, 3) at x (tilts,) -> (particles, tilts, 3, 3).
 
     Rotation vectors from the first sample, in the outer frame, follow a monotone cubic: with two samples that is the
     shortest turn between them at constant speed.
     """
+    first = device.put(samples[:, :1])
     if samples.shape[1] == 1:
-        return np.broadcast_to(samples, (len(samples), len(x), 3, 3))
-    vectors = position_along(_from_first(samples), x)
-    return np.asarray(exp_rotation(vectors) @ samples[:, :1])
+        same: F64 = device.xp.broadcast_to(first, (len(samples), len(x), 3, 3))
+        return same
+    turned: F64 = exp_rotation(position_along(_from_first(samples), x, device), device) @ first
+    return turned
 
 
-def rotation_derivative(samples: F64, x: F64) -> F64:
+def rotation_derivative(samples: F64, x: F64, device: Device = HOST) -> F64:
     """(particles, tilts, 3, samples, 3): left rotation vector of the result per left rotation vector of each sample."""
-    n_p, n = samples.shape[:2]
+    (n_p, n), xp = samples.shape[:2], device.xp
+    out: F64
     if n == 1:
-        return np.broadcast_to(np.eye(3)[None, None, :, None], (n_p, len(x), 3, 1, 3))
+        out = xp.broadcast_to(xp.eye(3)[None, None, :, None], (n_p, len(x), 3, 1, 3))
+        return out
     vectors = _from_first(samples)
-    along = position_along(vectors, x)
-    weight = position_derivative(vectors, x)
-    forward = left_jacobian(along)
-    out = np.zeros((n_p, len(x), 3, n, 3))
-    out[:, :, :, 0] = exp_rotation(along)
+    along = position_along(vectors, x, device)
+    weight = position_derivative(vectors, x, device)
+    forward = left_jacobian(along, device)
+    out = xp.zeros((n_p, len(x), 3, n, 3))
+    out[:, :, :, 0] = exp_rotation(along, device)
     for k in range(1, n):
         # turning sample k moves its vector by the inverse left Jacobian, turning the first one by minus the right one
-        left = np.linalg.inv(left_jacobian(vectors[:, k]))
-        moved = forward @ (weight[..., k][..., None] * left[:, None])
-        out[:, :, :, k] += moved
-        right = np.linalg.inv(left_jacobian(-vectors[:, k]))
+        left, right = (device.put(np.linalg.inv(left_jacobian(sign * vectors[:, k]))) for sign in (1, -1))
+        out[:, :, :, k] += forward @ (weight[..., k][..., None] * left[:, None])
         out[:, :, :, 0] -= forward @ (weight[..., k][..., None] * right[:, None])
     return out
 

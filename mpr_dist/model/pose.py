@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mpr_dist.arrays import HOST, Device
 from mpr_dist.errors import InputError
 from mpr_dist.maths.rotations import euler_to_matrix, matrix_to_euler
 from mpr_dist.maths.trajectories import position_along, rotation_along
@@ -60,13 +61,13 @@ class Particles:
         """Temporal samples of every trajectory."""
         return int(self.position_A.shape[1])
 
-    def positions_at(self, dose_position: F64) -> F64:
-        """(particles, tilts, 3) A at places (tilts,) along the dose, 0..1."""
-        return position_along(self.position_A, dose_position)
+    def positions_at(self, dose_position: F64, device: Device = HOST) -> F64:
+        """(particles, tilts, 3) A at places (tilts,) along the dose, 0..1; on a device."""
+        return position_along(self.position_A, dose_position, device)
 
-    def rotations_at(self, dose_position: F64) -> F64:
-        """(particles, tilts, 3, 3) from the particle to the tomogram at places (tilts,) along the dose, 0..1."""
-        return rotation_along(euler_to_matrix(self.angles_deg), dose_position)
+    def rotations_at(self, dose_position: F64, device: Device = HOST) -> F64:
+        """(particles, tilts, 3, 3) from the particle to the tomogram at places (tilts,) along the dose, on a device."""
+        return rotation_along(euler_to_matrix(self.angles_deg), dose_position, device)
 
     def resampled(self, samples: int) -> Particles:
         """The same trajectories read at another number of samples; a trajectory of one sample reads its middle."""

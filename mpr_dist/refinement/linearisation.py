@@ -8,10 +8,8 @@ from functools import cached_property
 from mpr_dist.arrays import HOST, Device
 from mpr_dist.imaging.geometry import (
     Projection,
-    along_dose,
     grids_at,
     image_points,
-    positions,
     project,
     stage_matrices,
     tilt_matrices,
@@ -56,7 +54,7 @@ class Linearisation:
     @cached_property
     def position_A(self) -> F64:
         """(particles, tilts, 3) in the tomogram."""
-        return positions(self.series, self.particles, self.device)
+        return self.particles.positions_at(self.series.dose_position, self.device)
 
     @cached_property
     def _image_points(self) -> tuple[F64, F64, F64]:
@@ -97,10 +95,7 @@ class Linearisation:
     @cached_property
     def views(self) -> F64:
         """(particles, tilts, 3, 3) rotation from the reference to the image frame."""
-        return self.to_image @ self._along_dose(self.particles.rotations_at(self.series.dose_position))
-
-    def _along_dose(self, values: F64) -> F64:
-        return along_dose(values, self.particles, self.device)
+        return self.to_image @ self.particles.rotations_at(self.series.dose_position, self.device)
 
     @cached_property
     def carried_A(self) -> F64:
@@ -164,10 +159,10 @@ class Linearisation:
     @cached_property
     def position_weights(self) -> F64:
         """(particles, tilts, 3, samples) of the positions of the temporal samples."""
-        return self._along_dose(position_derivative(self.particles.position_A, self.series.dose_position))
+        return position_derivative(self.particles.position_A, self.series.dose_position, self.device)
 
     @cached_property
     def turn_weights(self) -> F64:
         """(particles, tilts, 3, samples, 3) of the rotation vectors of the temporal samples."""
-        turns = rotation_derivative(euler_to_matrix(self.particles.angles_deg), self.series.dose_position)
-        return self._along_dose(turns)
+        samples = euler_to_matrix(self.particles.angles_deg)
+        return rotation_derivative(samples, self.series.dose_position, self.device)

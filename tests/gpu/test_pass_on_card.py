@@ -134,26 +134,27 @@ def test_images_that_are_not_finite_are_refused_by_a_card(card):
         evaluate(drawn.start, drawn.start, layout, prior, (on(card, drawn.data),), None)
 
 
-def test_a_pass_exchanges_parameters_and_one_objective(shim_card):
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_pass_exchanges_parameters_and_one_objective(shim_card, samples):
     """Up go a few numbers for every parameter, particle and tilt, down sums of tilts; the host waits once.
 
     Nothing that goes either way is as large as the images, their samples or their derivatives.
     """
-    drawn = draw(SETTINGS, 1, n_tilts=9, count=12)
-    layout = Layout.of(SETTINGS, drawn.start.series)
+    drawn = draw(SETTINGS, 1, n_tilts=9, count=12, samples=samples)
+    layout = Layout.of(SETTINGS, drawn.start.series, samples)
     prior = precision(layout, drawn.start.series, drawn.start.particles, NEAR)
     data = (on(shim_card, drawn.data),)
     evaluate(drawn.start, drawn.start, layout, prior, data, None)
     TRAFFIC.since()
     evaluate(drawn.truth, drawn.start, layout, prior, data, None)
     up, down, waits = TRAFFIC.since()
-    # float64; of particles the prior of a pose (6 x 6) is most, of tilts the places of their parameters; which images
-    # there are
-    few = 4 * layout.n_series + 80 * 12 + 60 * 9 + 12 * 9
+    # float64; of particles the prior of a pose (6 x 6 for a sample that stays) is most, of tilts the places of their
+    # parameters; which images there are
+    few = 4 * layout.n_series + (80 * samples + layout.pose_size**2) * 12 + 60 * 9 + 12 * 9
     assert up < 8 * few
     assert down <= 8 * (4 * 9 + 2)
     assert waits == 1
-    assert 8 * few < drawn.data.images.values.nbytes / 20
+    assert 8 * few < drawn.data.images.values.nbytes / 5
 
 
 def test_neither_covariance_nor_tables_come_and_go(shim_card):
