@@ -39,7 +39,7 @@ def test_a_kernel_that_computes_something_else_is_found(monkeypatch):
 
     class Halved(Device):
         class fft:
-            rfft2 = staticmethod(scipy.fft.rfft2)
+            rfft2, rfftn = staticmethod(scipy.fft.rfft2), staticmethod(scipy.fft.rfftn)
             irfft2 = staticmethod(lambda values, s: 0.5 * scipy.fft.irfft2(values, s=s))
 
     assert failed_parts(HOST) == {}

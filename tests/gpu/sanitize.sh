@@ -6,6 +6,7 @@ cd "$(dirname "$0")/../.."
 
 command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is missing; it comes with the CUDA toolkit" >&2; exit 2; }
 tests="tests/gpu/test_compare_on_card.py tests/gpu/test_insert_on_card.py tests/gpu/test_boxes_on_card.py"
+tests="$tests tests/gpu/test_reference_on_card.py"
 for tool in memcheck racecheck initcheck; do
     echo "== $tool"
     # every array gets an allocation of its own: in a pool nobody sees what lies beyond

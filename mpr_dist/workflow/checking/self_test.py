@@ -10,6 +10,7 @@ import numpy as np
 
 from mpr_dist.arrays import HOST, Device
 from mpr_dist.imaging.extract import noise_of_rings
+from mpr_dist.imaging.fsc import fsc
 from mpr_dist.imaging.image_store import CardValues
 from mpr_dist.imaging.particle_images import ParticleImages
 from mpr_dist.imaging.passes import compare_images, insert_images
@@ -27,7 +28,7 @@ SCALE = 2.0**28
 def failed_parts(device: Device = HOST) -> dict[str, str]:
     """What does not work, and how: empty when all is well. Exceptions of a card go through."""
     found = {"fused pass": _fused(device), "insertion": _inserted(device), "transforms": _transformed(device)}
-    found |= {"averages": _averaged(device), "solver": _solved(device)}
+    found |= {"averages": _averaged(device), "FSC": _correlated(device), "solver": _solved(device)}
     return {name: text for name, text in found.items() if text}
 
 
@@ -97,6 +98,11 @@ def _averaged(device: Device) -> str:
     noise = device.take(noise_of_rings(device, device.put(np.full(len(samples.kx), 6.0)), PARTICLES, samples))
     means = shell_means(device.put(np.full((edge, edge, BOX // 2 + 2), 2.0)), BOX // 2, device)
     return _off(noise, 6.0 / PARTICLES, "noise of rings") or _off(means, 2.0, "mean of shells")
+
+
+def _correlated(device: Device) -> str:
+    volume = np.random.default_rng(3).standard_normal((BOX, BOX, BOX)).astype(np.float32)
+    return _off(fsc(volume, volume, device), 1.0, "FSC of equals") or _off(fsc(volume, -volume, device), -1.0, "sign")
 
 
 def _solved(device: Device) -> str:
