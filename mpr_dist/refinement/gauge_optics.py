@@ -53,7 +53,7 @@ def _functions(layout: Layout, series: TiltSeries) -> dict[str, list[tuple[F64, 
     for each in layout.classes:
         if each.name not in found:
             continue
-        rows = [row.values for row in each.kernel_rows(series, qx, qy, 1.0) if row.kind == GAMMA]
+        rows = [row.values for row in each.kernel_rows(series.optics.wavelength_A, qx, qy, 1.0) if row.kind == GAMMA]
         if each.name == "defocus":
             rows = [-0.5 * series.optics.wavelength_A * (qx**2 + qy**2)]  # the kernel's own derivative
         part = layout.slices[each.name]

@@ -20,7 +20,7 @@ from mpr_dist.refinement.classes.amplitude import (
     SpeciesBfactorClass,
     SpeciesScaleClass,
 )
-from mpr_dist.refinement.classes.base import KernelRow, ParameterClass
+from mpr_dist.refinement.classes.base import ParameterClass
 from mpr_dist.refinement.classes.ctf import (
     AstigmatismClass,
     CsClass,
@@ -126,10 +126,6 @@ class Layout:
     def n_local(self) -> int:
         """Local parameters of an image: those of the kernel, and the log of the scale."""
         return N_BASIC + sum(each.n_own for each in self.classes)
-
-    def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
-        """Extra derivatives that the kernel has to take, in the order of the local parameters."""
-        return tuple(row for each in self.classes for row in each.kernel_rows(series, qx, qy, to_grid))
 
     def shaped(self, state: State) -> State:
         """The same state with the nodes of every class."""

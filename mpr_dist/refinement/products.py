@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from mpr_dist.errors import SeriesError
 from mpr_dist.imaging.particle_images import KernelTables, ParticleImages, kernel_tables
 from mpr_dist.imaging.passes import compare_images
 from mpr_dist.imaging.reference import Reference
+from mpr_dist.imaging.samples import Samples
 from mpr_dist.maths.kernels.cards import Seen
 from mpr_dist.maths.kernels.compare import Q2_4
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.species import Species
 from mpr_dist.model.tilt_series import TiltSeries
-from mpr_dist.refinement.classes.base import KernelRow
+from mpr_dist.refinement.classes.base import KernelRow, ParameterClass
 from mpr_dist.refinement.layout import N_BASIC, Layout
 from mpr_dist.refinement.linearisation import Linearisation
 from mpr_dist.refinement.state import AS_ITS_TILT, Strength
@@ -91,12 +93,13 @@ def products(
     """
     if data.frozen is not None:
         series, at = replace(series, optics=data.frozen), None
-    device, samples = data.images.device, data.images.samples
+    device = data.images.device
     seen, shift = there_or_here(device, lambda where: _seen(series, particles, data, strength, at, where))
     to_grid = data.reference.grid_px * data.species.pixel_size_A
-    extra = layout.kernel_rows(series, samples.qx, samples.qy, to_grid) if layout else ()
+    classes = layout.classes if layout else ()
+    kinds, rows = _extra_rows(classes, series.optics.wavelength_A, data.images.samples, to_grid)
     half = particles.half.astype(np.int64) - 1
-    how = (1 - half if cross_half else half), shift, seen, *stacked(extra, len(samples.kx))
+    how = (1 - half if cross_half else half), shift, seen, kinds, device.kept(rows)
     found, where = there_or_here(
         device if stay else HOST,
         lambda where: (compare_images(data.images, data.reference.volumes, *how, where=where), where),
@@ -104,7 +107,7 @@ def products(
     finite = where.xp.isfinite(found).all()
     if not stay and not finite:
         refuse(series, data)
-    return replace(unpacked(found, N_BASIC + len(extra), where), finite=finite)
+    return replace(unpacked(found, N_BASIC + len(kinds), where), finite=finite)
 
 
 def refuse(series: TiltSeries, data: SpeciesData) -> None:
@@ -144,6 +147,16 @@ def _seen(
         tables.is_curved,
     )
     return seen, (projection.xy_A - where.kept(images.xy_A)).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _extra_rows(
+    classes: tuple[ParameterClass, ...], wavelength_A: float, samples: Samples, to_grid: float
+) -> tuple[I64, F32]:
+    """What the kernel takes for derivatives beyond the basic seven, in the order of the local parameters; made once."""
+    qx, qy = samples.frequencies()
+    extra = tuple(row for each in classes for row in each.kernel_rows(wavelength_A, qx, qy, to_grid))
+    return stacked(extra, len(qx))
 
 
 def stacked(extra: tuple[KernelRow, ...], n_samples: int) -> tuple[I64, F32]:

@@ -87,14 +87,15 @@ def compare_on(
     where = tuple(device.put(values, np.float32) for values in (seen.views, shifts, seen.defocus))
     arguments = (*where, *_shared(device, seen))
     kept = device.resident(volumes, lasting=True)
+    rows = device.put(rows, np.float32)
+    places = {r: _places(device, seen.active & (reference == r)[:, None]) for r in np.unique(reference).tolist()}
     for extra in together(len(kinds)):
         is_whole = len(extra) == len(kinds)
         own = out if is_whole else xp.zeros((n_p, n_t, n_out(len(extra))), np.float32)
         chosen = kernel("compare", "compare", N_EXTRA=len(extra), CURVED=int(seen.is_curved))
-        of_extra = device.put(kinds[extra], np.uint32), device.put(rows[extra], np.float32)
-        for r in np.unique(reference):
-            volume = device.put(volumes[r], np.float32) if kept is None else kept[int(r)]
-            which = _places(device, seen.active & (reference == r)[:, None])
+        of_extra = device.put(kinds[extra], np.uint32), rows if is_whole else rows[device.put(extra)]
+        for r, which in places.items():
+            volume = device.put(volumes[r], np.float32) if kept is None else kept[r]
             sizes = np.uint32(volume.shape[0]), np.uint32(volume.shape[2])
             first = (volume, *sizes, images, which, np.uint32(n_t), np.uint32(samples))
             device.launch(chosen, (len(which),), (*first, *arguments, *of_extra, own))

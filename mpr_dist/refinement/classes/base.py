@@ -100,10 +100,10 @@ class ParameterClass(ABC):
     def labels(self, n_tilts: int) -> Labels:
         """Columns of a table that say what each parameter is: tilt, node, axis."""
 
-    def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
+    def kernel_rows(self, wavelength_A: float, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
         """Derivatives that only this class needs, one per local parameter of its own; none by default.
 
-        qx, qy (samples,) in 1/A; to_grid: grid units of the reference per 1/A.
+        qx, qy (samples,) in 1/A; to_grid: grid units of the reference per 1/A. They do not depend on the state.
         """
         return ()
 

@@ -74,9 +74,9 @@ class AstigmatismClass(OwnPerTilt):
         grids = (CubicGrid.per_tilt(each) for each in (delta_um, angle))
         return state.with_optics(**dict(zip(("defocus_delta_um", "defocus_angle_deg"), grids, strict=True)))
 
-    def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
+    def kernel_rows(self, wavelength_A: float, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
         # a2 q^2-wise: q^2 cos 2 theta = qx^2 - qy^2, q^2 sin 2 theta = 2 qx qy
-        wave = -0.5 * series.optics.wavelength_A
+        wave = -0.5 * wavelength_A
         return KernelRow(GAMMA, wave * (qx**2 - qy**2)), KernelRow(GAMMA, wave * 2 * qx * qy)
 
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
@@ -102,7 +102,7 @@ class PhaseShiftClass(OwnPerTilt):
     def placed(self, state: State, values: F64) -> State:
         return state.with_optics(phase_shift_pi=CubicGrid.per_tilt(values))
 
-    def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
+    def kernel_rows(self, wavelength_A: float, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
         return (KernelRow(GAMMA, np.full(len(qx), -0.5)),)
 
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
@@ -126,8 +126,8 @@ class CsClass(PerSeries):
     def placed(self, state: State, values: F64) -> State:
         return state.with_optics(cs_mm=float(values[0]))
 
-    def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
-        return (KernelRow(GAMMA, 0.25 * A_PER_MM * series.optics.wavelength_A**3 * (qx**2 + qy**2) ** 2),)
+    def kernel_rows(self, wavelength_A: float, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
+        return (KernelRow(GAMMA, 0.25 * A_PER_MM * wavelength_A**3 * (qx**2 + qy**2) ** 2),)
 
     def covariance(self, series: TiltSeries, priors: Priors) -> F64:
         return np.array([[priors.cs_mm**2]])

@@ -65,7 +65,7 @@ class AberrationsClass(PerSeries):
     def _basis(self) -> F64:
         return disc_basis(self.terms, ABERRATION_Q)
 
-    def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
+    def kernel_rows(self, wavelength_A: float, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
         raw = np.stack([zernike(n, m, qx, qy) for n, m in self.terms])
         return tuple(KernelRow(self.kind, row) for row in (self._basis.T @ raw)[self._chosen] / (2 * np.pi))
 
@@ -124,7 +124,7 @@ class MagnificationClass(PerSeries):
     def placed(self, state: State, values: F64) -> State:
         return state.with_optics(magnification=np.eye(2) + PERCENT * values.reshape(2, 2))
 
-    def kernel_rows(self, series: TiltSeries, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
+    def kernel_rows(self, wavelength_A: float, qx: F64, qy: F64, to_grid: float) -> tuple[KernelRow, ...]:
         x, y = PERCENT * to_grid * qx, PERCENT * to_grid * qy
         kinds = ((GRADIENT_X, x), (GRADIENT_X, y), (GRADIENT_Y, x), (GRADIENT_Y, y))
         return tuple(KernelRow(kind, row) for kind, row in kinds)
