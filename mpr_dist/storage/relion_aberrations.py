@@ -126,11 +126,7 @@ def aberrations_of(columns: Columns) -> list[Aberrations]:
     odd, even = (_texts(columns, name) for name in (ODD, EVEN))
     matrix = np.stack([_values(columns, (name,), float(i in (0, 3)))[:, 0] for i, name in enumerate(MAGNIFICATION)], 1)
     _check(columns, matrix)
-    coma = np.zeros((len(columns), 2))
-    if _has_cs(columns):
-        cs, voltage = columns.numbers(CS, VOLTAGE).T
-        per_mrad = 2 * np.pi * 1e4 * cs * np.array([wavelength_A(v) ** 2 for v in voltage])
-        coma = -per_mrad[:, None] * _values(columns, BEAM_TILT, 0.0)
+    coma = _coma(columns)
     known: dict[tuple[str, str, bytes], Aberrations] = {}
     out = []
     for one, other, numbers in zip(odd, even, np.concatenate([coma, matrix], axis=1), strict=True):
@@ -139,6 +135,18 @@ def aberrations_of(columns: Columns) -> list[Aberrations]:
             known[key] = _aberrations(columns, one, other, numbers[:2].tolist(), numbers[2:])
         out.append(known[key])
     return out
+
+
+def _coma(columns: Columns) -> F64:
+    """(rows, 2) what multiplies q^2 q in RELION's phase for the beam tilt of every row."""
+    tilt = _values(columns, BEAM_TILT, 0.0)
+    if not tilt.any() or not _has_cs(columns):
+        return np.zeros_like(tilt)
+    cs, voltage = columns.numbers(CS, VOLTAGE).T
+    if voltage.min() <= 0:
+        raise InputError(f"{columns.path}: column {VOLTAGE}: expected a positive value, got {voltage.min():g}")
+    wavelength = np.array([wavelength_A(each) for each in voltage])
+    return np.asarray(-2 * np.pi * 1e4 * (cs * wavelength**2)[:, None] * tilt)
 
 
 def _aberrations(columns: Columns, odd: str, even: str, coma: list[float], elements: F64) -> Aberrations:
@@ -175,7 +183,7 @@ def _check(columns: Columns, matrices: F64) -> None:
         found = ", ".join(f"{value:g}" for value in matrices[row])
         raise InputError(
             f"{columns.path}: columns {', '.join(MAGNIFICATION)}, row {row + 1} of the particles: [{found}] "
-            "is no magnification; expected a matrix near 1, 0, 0, 1"
+            "is no magnification; expected a matrix near 1, 0, 0, 1: correct these columns, or remove them"
         )
 
 

@@ -139,3 +139,10 @@ def test_a_beam_tilt_is_added_to_odd_coefficients() -> None:
 def test_what_is_no_magnification_is_refused(matrix: np.ndarray) -> None:
     with pytest.raises(InputError, match="is no magnification"):
         of_table(**stretched(matrix))
+
+
+def test_a_beam_tilt_needs_a_voltage() -> None:
+    """Of 0 kV there is no wavelength; without a tilt nobody asks for one."""
+    with pytest.raises(InputError, match="rlnVoltage: expected a positive value, got 0"):
+        of_table(rlnVoltage=0.0, rlnBeamTiltX=1.0)
+    assert of_table(rlnVoltage=0.0).odd == ()
