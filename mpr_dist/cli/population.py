@@ -64,7 +64,8 @@ def verify(
     Changes nothing. Exit code 0: no errors (there may be warnings); 1: there are errors.
 
     Up to 300 particles of the fullest tilt series are compared with both half-maps in up to 15 tilts: whether they are
-    where the coordinates say, and whether every half-map is that of its half-set; if that is not clear, two more
+    where the coordinates say, whether every half-map is that of its half-set, and whether the map is as large as the
+    particles, by its pixel size (maps of 15 A or better, errors of 0.5 % or more); if that is not clear, two more
     series. Exchanged half-maps are an error. --no-images leaves that out.
 
     --hand compares all images with the half-maps for both signs of the depth (Warp's AreAnglesInverted, RELION's
