@@ -40,3 +40,8 @@ class Optics:
     @property
     def wavelength_A(self) -> float:
         return wavelength_A(self.voltage_kV)
+
+    @property
+    def log_magnification(self) -> float:
+        """Of the part of the magnification that is the same in all directions: half the log of the determinant."""
+        return float(0.5 * np.linalg.slogdet(self.magnification)[1])

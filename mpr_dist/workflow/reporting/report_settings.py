@@ -44,6 +44,12 @@ def setting_rows(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "grid of the weights by position", _text(asked.location_grid)
     if asked.refines_anything and not asked.only_weights:
         yield "widths of the priors", "; ".join(_priors(asked, table.get("widths", {})))
+    common = table.get("taken_out", {}).get("log_magnification")
+    if common:
+        text = (
+            f"{100 * common:+.3f} %, which all series shared after the last iteration: the pixel of the images counts"
+        )
+        yield "magnification taken out", text
     for name, value in sorted(table.get("change", {}).items()):
         yield f"change of an earlier iteration: {spoken(name)}", _text(value)
     yield "program", f"mpr_dist {table.get('software', '')}, {table.get('science', '')}".strip(", ")

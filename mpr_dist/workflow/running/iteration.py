@@ -85,7 +85,14 @@ class IterationDriver:
         beside = "" if footing == 1.0 else repr(footing)
         self.settings_hash = sha256((asked + species_hash(inputs) + beside).encode()).hexdigest()
         self.context = Context(
-            number, is_first, settings.refine, settings.exponent, self.settings_hash, inputs, footing=footing
+            number,
+            is_first,
+            settings.refine,
+            settings.exponent,
+            self.settings_hash,
+            inputs,
+            footing=footing,
+            common_log_magnification=settings.common_log_magnification,
         )
         self.shapes: dict[str, Shape] = {i.name: tools.science.footprint(i.species).accumulator_shape for i in inputs}
         self.containment = Containment(len(population.series), tools.max_failed, self.ledger)

@@ -1,7 +1,8 @@
 """The settings of one iteration, from those of its run and from what earlier iterations left: nothing else decides.
 
-A protocol may refine other classes in every iteration, and widths of priors may come from the iteration before. Both
-are worked out when an iteration begins, stand in its settings.toml, and come out the same when it is continued.
+A protocol may refine other classes in every iteration, widths of priors may come from the iteration before, and a
+magnification that all its series shared is taken out. All of it is worked out when an iteration begins, stands in its
+settings.toml, and comes out the same when it is continued.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 from mpr_dist.model.population import Population
 from mpr_dist.refinement.protocol_m import at_step
 from mpr_dist.storage.population import read_table
+from mpr_dist.workflow.series.common_magnification import common_log_magnification
 from mpr_dist.workflow.series.widths import with_widths
 from mpr_dist.workflow.state.run_settings import RunSettings
 
@@ -20,7 +22,8 @@ def in_force(asked: RunSettings, population: Population, number: int) -> RunSett
     refine, origin = with_widths(asked.refine, population, number)
     if refine.protocol == "m":
         refine = at_step(refine, steps_made(population, number))
-    return replace(asked, refine=refine, widths=origin)
+    common = common_log_magnification(refine, population, number)
+    return replace(asked, refine=refine, widths=origin, common_log_magnification=common)
 
 
 def steps_made(population: Population, number: int) -> int:

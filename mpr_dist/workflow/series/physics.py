@@ -32,6 +32,7 @@ from mpr_dist.refinement.weighing import uncertain_of
 from mpr_dist.storage.read_ahead import read_ahead
 from mpr_dist.units import I64
 from mpr_dist.workflow.series.class_numbers import Asked
+from mpr_dist.workflow.series.common_magnification import without
 from mpr_dist.workflow.series.footing import on_footing
 from mpr_dist.workflow.series.maps import finish_species
 from mpr_dist.workflow.series.movies import with_movies
@@ -64,7 +65,7 @@ class Physics:
         conditions: what the plan knows of the series; used for ``footprint`` alone.
     """
 
-    version: str = "physics-8"
+    version: str = "physics-9"
     resources: Resources = field(default_factory=Resources)
     conditions: fp.Conditions = field(default_factory=fp.Conditions)
 
@@ -169,6 +170,10 @@ def _refine_against_references(
         asked = Asked(tuple(names[i] for i in result.taken), settings.priors, names, unseen)
         after = _found(previous, result, asked.species, settings) if result.found else _not_found(previous, data, names)
         seconds["refine"] = time.monotonic() - start - seconds["load"]
+    common = job.context.common_log_magnification  # against maps that have it; the next have not
+    after = replace(after, series=without(after.series, common))
+    if result is not None and result.found:
+        result = replace(result, state=replace(result.state, series=without(result.state.series, common)))
     write_state(job, after)
     sigmas, end = (result.sigmas, result.state) if result is not None else (None, None)
     tables = result.weights.tables if result is not None and result.weights else None

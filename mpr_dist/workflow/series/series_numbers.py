@@ -18,6 +18,7 @@ from mpr_dist.workflow.series.class_numbers import Asked, class_numbers, class_v
 from mpr_dist.workflow.state.series_io import SeriesState
 
 DETAILS = "details"
+LOG_MAGNIFICATION = "log_magnification"
 
 
 def series_numbers(
@@ -35,7 +36,8 @@ def series_numbers(
     and its sigma; per particle moved_A and turned_deg; own_half, cross_half, objective before and after; classes and
     values (``class_numbers``); release, held_back: what the protocol auto decided; directions: name -> share of the
     images; species: name -> ``_species_numbers``; spreads: what it says about the widths of the priors
-    (``refinement.spread.Spread``); weights_misfit: mean square of what fitted weights leave, over what was expected.
+    (``refinement.spread.Spread``); weights_misfit: mean square of what fitted weights leave, over what was expected;
+    log_magnification: isotropic, since import.
     """
     series = after.series
     moved, turned = _pose_changes(previous, after)
@@ -53,6 +55,9 @@ def series_numbers(
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "species": _species_numbers(after, result, asked),
     }
+    magnified = series.optics.log_magnification - imported.series.optics.log_magnification
+    if magnified:
+        details[LOG_MAGNIFICATION] = round(magnified, 9)
     if result is None:
         return {DETAILS: details}
     details |= {

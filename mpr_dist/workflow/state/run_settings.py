@@ -31,19 +31,22 @@ class RunSettings:
         exponent: k of the fixed point, the same in all iterations.
         change: series that were added to, or left out of, an earlier iteration; empty for a run.
         widths: where widths of priors come from that were not asked for (``widths.with_widths``).
+        common_log_magnification: of the last iteration, to be taken out (``common_magnification``).
     """
 
     refine: RefineSettings = field(default_factory=RefineSettings)
     exponent: int = 28
     change: Mapping[str, Any] = field(default_factory=dict)
     widths: Mapping[str, Any] = field(default_factory=dict)
+    common_log_magnification: float = 0.0
 
     def table(self, science: str, is_first: bool) -> dict[str, Any]:
         """As TOML has it, which knows no None: what is not set is not there."""
         refine = _without_none(asdict(self.refine))
         for name in ("iterations", "until"):  # how often, not how; a longer run goes through the same states
             refine.pop(name)
-        besides = {"change": dict(self.change), "widths": dict(self.widths)}
+        common = {"log_magnification": self.common_log_magnification} if self.common_log_magnification else {}
+        besides = {"change": dict(self.change), "widths": dict(self.widths), "taken_out": common}
         return {
             "exponent": self.exponent,
             "is_first": is_first,

@@ -79,6 +79,7 @@ class Context:
         exponent: k of the fixed point; contributions are rint(value x 2^k).
         settings_hash: of everything that determines the result besides the series' own files.
         footing: factor of scales that are as imported, where refined ones stand beside them.
+        common_log_magnification: of all series, to be taken out after their refinement.
     """
 
     iteration: int
@@ -89,6 +90,7 @@ class Context:
     species: tuple[SpeciesInput, ...]
     references: tuple[Reference, ...] = ()
     footing: float = 1.0
+    common_log_magnification: float = 0.0
 
 
 @dataclass(frozen=True)
