@@ -11,16 +11,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from mpr_dist.arrays import HOST, Device
 from mpr_dist.maths.rotations import rotation_x, rotation_y, rotation_z
-from mpr_dist.maths.splines import Weights3, cubic_grid, cubic_weights, linear_grid4, weighted_grid
+from mpr_dist.maths.splines import cubic_grid, linear_grid4, place_weights, spread, weighted_grid
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.units import A_PER_UM, F64
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where cubic grids are looked up: x, y, z in 0..1, broadcast together, the few of z on the host.
+
+    What belongs to a place is made once, for all grids.
+    """
+
+    at: tuple[F64, F64, F64]
+    device: Device = HOST
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, int, float, int], F64]:
+        return {}
+
+    def nodes(self, axis: int, n: int, margin: float = 0.0, derivative: int = 0) -> F64:
+        """Weights (..., n) of n nodes along an axis at the places on it."""
+        kind = axis, n, margin, derivative
+        if kind not in self._known:
+            self._known[kind] = place_weights(n, self.at[axis], margin, derivative, self.device)
+        return self._known[kind]
+
+    def values(self, grids: Sequence[CubicGrid], derivative: tuple[int, int, int] = (0, 0, 0)) -> list[F64]:
+        """Of each grid at all places."""
+        shape = np.broadcast_shapes(*(u.shape for u in self.at))
+        of_kind: dict[object, tuple[F64, ...]] = {}
+        found = []
+        for grid in grids:
+            kind = grid.values.shape, grid.margins
+            if grid.is_trivial:
+                found.append(self.device.xp.full(shape, 0.0 if any(derivative) else float(grid.values[0, 0, 0])))
+                continue
+            if kind not in of_kind:
+                axes = zip(range(3), grid.values.shape[::-1], grid.margins, derivative, strict=True)
+                of_kind[kind] = spread([self.nodes(*axis) for axis in axes], self.device)
+            values = weighted_grid(self.device.put(grid.values), of_kind[kind], self.device)
+            found.append(values.reshape(shape))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +71,15 @@ class Projection:
         xy_A: (particles, tilts, 2) from the centre of image pixel (0, 0).
         depth_A: (particles, tilts) height along the beam, sign as it enters the defocus.
         defocus_um: (particles, tilts) mean of both axes, positive = underfocus.
-        unwarped_xy_A: (particles, tilts, 2) position before the image warp; where the warp is looked up.
+        unwarped_xy_A: (particles, tilts, 2) position before the image warp.
+        image_places: where the image warp is looked up.
     """
 
     xy_A: F64
     depth_A: F64
     defocus_um: F64
     unwarped_xy_A: F64
+    image_places: Places
 
 
 def tilt_matrices(series: TiltSeries) -> F64:
@@ -50,33 +92,6 @@ def tilt_matrices(series: TiltSeries) -> F64:
 def grid_at(grid: CubicGrid, x: F64, y: F64, z: F64) -> F64:
     """Grid values at broadcast x, y, z in 0..1."""
     return cubic_grid(grid.values, np.stack(np.broadcast_arrays(x, y, z), -1), grid.margins)
-
-
-def grids_at(
-    grids: Sequence[CubicGrid],
-    at: Weights3,
-    device: Device = HOST,
-    derivative: tuple[int, int, int] = (0, 0, 0),
-) -> list[F64]:
-    """Values of several grids at x, y, z in 0..1, broadcast together; what grids of one shape share is made once."""
-    shape = np.broadcast_shapes(*(u.shape for u in at))
-    known: dict[object, Weights3] = {}
-    found = []
-    for grid in grids:
-        kind = grid.values.shape, grid.margins
-        if grid.is_trivial:
-            found.append(device.xp.full(shape, 0.0 if any(derivative) else float(grid.values[0, 0, 0])))
-            continue
-        if kind not in known:
-            known[kind] = cubic_weights(grid.values.shape, at, grid.margins, derivative, device)
-        found.append(weighted_grid(device.put(grid.values), known[kind], device).reshape(shape))
-    return found
-
-
-def image_points(series: TiltSeries, xy_A: F64, device: Device = HOST) -> tuple[F64, F64, F64]:
-    """Where an image warp is looked up: normalised x, y (particles, tilts); tilt (1, tilts), on the host."""
-    u = xy_A / device.kept(series.image_size_A)
-    return u[..., 0], u[..., 1], series.tilt_position[None]
 
 
 def project(series: TiltSeries, particles: Particles, device: Device = HOST) -> Projection:
@@ -95,11 +110,12 @@ def project_points(series: TiltSeries, position_A: F64, device: Device = HOST) -
     if series.is_stage_rigid:
         q = xp.einsum("ptij,ptj->pti", stage_matrices(series, points, device), q)
     unwarped = q[..., :2] + device.kept(series.axis_offset_A) + device.kept(series.image_size_A) / 2
-    warp = series.image_warp
-    shift = xp.stack(grids_at((warp.x, warp.y), image_points(series, unwarped, device), device), -1)
+    u = unwarped / device.kept(series.image_size_A)
+    places = Places((u[..., 0], u[..., 1], series.tilt_position[None]), device)
+    shift = xp.stack(places.values((series.image_warp.x, series.image_warp.y)), -1)
     depth = -q[..., 2] if series.are_angles_inverted else q[..., 2]
     (at_centre,) = _over_volume(series, (series.optics.defocus_um,), points, device)
-    return Projection(unwarped - shift, depth, at_centre + depth / A_PER_UM, unwarped)
+    return Projection(unwarped - shift, depth, at_centre + depth / A_PER_UM, unwarped, places)
 
 
 def volume_points(series: TiltSeries, position_A: F64, device: Device = HOST) -> F64:
@@ -125,7 +141,7 @@ def warped_positions(series: TiltSeries, position_A: F64, device: Device = HOST)
 
 def _over_volume(series: TiltSeries, grids: Sequence[CubicGrid], position_A: F64, device: Device) -> list[F64]:
     u = position_A / device.kept(series.volume_size_A)
-    return grids_at(grids, (u[..., 0], u[..., 1], series.tilt_position[None]), device)
+    return Places((u[..., 0], u[..., 1], series.tilt_position[None]), device).values(grids)
 
 
 def stage_matrices(series: TiltSeries, position_A: F64, device: Device = HOST) -> F64:

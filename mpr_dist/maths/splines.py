@@ -6,6 +6,7 @@ are also the derivatives with respect to the nodes, which refinement needs. Poin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,8 +21,6 @@ from mpr_dist.units import F64, I64
 MANY_NODES = 16
 # at most so many are the places of tilts
 FEW_PLACES = 256
-
-Weights3 = tuple[F64, F64, F64]
 
 
 @lru_cache(maxsize=256)
@@ -87,32 +86,28 @@ def _remembered(n: int, places: bytes, margin: float, derivative: int) -> F64:
     return weights
 
 
-def cubic_weights(
-    shape: tuple[int, ...],
-    at: Weights3,
-    margins: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    derivative: tuple[int, int, int] = (0, 0, 0),
-    device: Device = HOST,
-) -> Weights3:
-    """Weights (points, nodes) along x, y, z of a (depth, height, width) grid at x, y, z in 0..1 of any shapes.
+def place_weights(n: int, u: F64, margin: float, derivative: int, device: Device = HOST) -> F64:
+    """Weights (..., n) of ``natural_weights`` at u (...) in 0..1.
 
-    The points are those of the three broadcast together; each is only looked up as often as it is given. A few places
-    on the host, such as those of tilts, may be given to any device: what belongs to them is made once and stays there.
+    A few places on the host, such as those of tilts, may be given to any device: what belongs to them is made once and
+    stays there.
     """
-    whole = np.broadcast_shapes(*(u.shape for u in at))
-    found = []
-    for n, u, margin, order in zip(shape[::-1], at, margins, derivative, strict=True):
-        if type(u) is np.ndarray and u.size <= FEW_PLACES:
-            own = device.kept(_remembered(n, u.astype(np.float64).tobytes(), margin, order))
-        else:
-            own = natural_weights(n, u, margin, order, device)
-        own = own.reshape(*u.shape, n)
-        found.append(device.xp.broadcast_to(own, (*whole, n)).reshape(-1, n))
-    return found[0], found[1], found[2]
+    if type(u) is np.ndarray and u.size <= FEW_PLACES:
+        own = device.kept(_remembered(n, u.astype(np.float64).tobytes(), margin, derivative))
+    else:
+        own = natural_weights(n, u, margin, derivative, device)
+    out: F64 = own.reshape(*u.shape, n)
+    return out
 
 
-def weighted_grid(values: F64, weights: Weights3, device: Device = HOST) -> F64:
-    """Values (points,) of a (depth, height, width) grid by its weights."""
+def spread(weights: Sequence[F64], device: Device = HOST) -> tuple[F64, ...]:
+    """Weights (points, nodes) of all points that places along each axis make together, from weights (..., nodes)."""
+    whole = np.broadcast_shapes(*(each.shape[:-1] for each in weights))
+    return tuple(device.xp.broadcast_to(w, (*whole, w.shape[-1])).reshape(-1, w.shape[-1]) for w in weights)
+
+
+def weighted_grid(values: F64, weights: Sequence[F64], device: Device = HOST) -> F64:
+    """Values (points,) of a (depth, height, width) grid by weights along x, y, z (points, nodes)."""
     wx, wy, wz = weights
     out: F64 = device.xp.einsum("pz,py,px,zyx->p", wz, wy, wx, values, optimize=True)
     return out
@@ -127,8 +122,8 @@ def cubic_grid(
     """Values of a (depth, height, width) grid at points (..., 3) = x, y, z in 0..1; shape (...)."""
     p = np.asarray(points, np.float64)
     flat = p.reshape(-1, 3)
-    at = flat[:, 0], flat[:, 1], flat[:, 2]
-    return weighted_grid(values, cubic_weights(values.shape, at, margins, derivative)).reshape(p.shape[:-1])
+    axes = zip(values.shape[::-1], flat.T, margins, derivative, strict=True)
+    return weighted_grid(values, [natural_weights(*axis) for axis in axes]).reshape(p.shape[:-1])
 
 
 def linear_weights(n: int, x: ArrayLike, device: Device = HOST) -> F64:

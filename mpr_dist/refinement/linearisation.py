@@ -8,8 +8,6 @@ from functools import cached_property
 from mpr_dist.arrays import HOST, Device
 from mpr_dist.imaging.geometry import (
     Projection,
-    grids_at,
-    image_points,
     project,
     stage_matrices,
     tilt_matrices,
@@ -17,7 +15,7 @@ from mpr_dist.imaging.geometry import (
     warped_positions,
 )
 from mpr_dist.maths.rotations import euler_to_matrix
-from mpr_dist.maths.splines import linear_grid4_slope, natural_weights
+from mpr_dist.maths.splines import linear_grid4_slope
 from mpr_dist.maths.trajectories import position_derivative, rotation_derivative
 from mpr_dist.model.pose import Particles
 from mpr_dist.model.tilt_series import TiltSeries
@@ -55,22 +53,6 @@ class Linearisation:
     def position_A(self) -> F64:
         """(particles, tilts, 3) in the tomogram."""
         return self.particles.positions_at(self.series.dose_position, self.device)
-
-    @cached_property
-    def _image_points(self) -> tuple[F64, F64, F64]:
-        """Normalised x, y (particles, tilts) and tilt (1, tilts) at which the image warp is looked up."""
-        return image_points(self.series, self.projection.unwarped_xy_A, self.device)
-
-    @cached_property
-    def _image_nodes(self) -> dict[tuple[int, int], F64]:
-        return {}
-
-    def image_nodes(self, axis: int, n: int) -> F64:
-        """(particles, tilts, n) weights of n nodes along image x or y, where the image warp is looked up."""
-        if (axis, n) not in self._image_nodes:
-            place = self._image_points[axis]
-            self._image_nodes[axis, n] = natural_weights(n, place, device=self.device).reshape(*place.shape, n)
-        return self._image_nodes[axis, n]
 
     @cached_property
     def volume_points(self) -> F64:
@@ -119,8 +101,7 @@ class Linearisation:
         out: F64 = device.xp.zeros((*self.projection.depth_A.shape, 3, 3))
         out[..., 2, 2] = -1.0 if s.are_angles_inverted else 1.0
         for j, order in enumerate(((1, 0, 0), (0, 1, 0))):
-            slopes = grids_at((s.image_warp.x, s.image_warp.y), self._image_points, device, order)
-            for i, slope in enumerate(slopes):
+            for i, slope in enumerate(self.projection.image_places.values((s.image_warp.x, s.image_warp.y), order)):
                 out[..., i, j] = (i == j) - slope / s.image_size_A[j]
         return out
 

@@ -327,7 +327,7 @@ def solver_bytes(settings: RefineSettings, tilts: int, particles: int, samples: 
     pose = 6 * max(samples, settings.temporal_samples) if settings.particles else 0
     local = 8 + sum(each.n_own for each in classes_of(settings))
     of_tilt = 3 * local * (min(n, n // max(tilts, 1) + 200) + pose)
-    geometry = 50 + 12 * max(samples, settings.temporal_samples) + sum(settings.image_warp or ())
+    geometry = 50 + 12 * max(samples, settings.temporal_samples) + 2 * sum(settings.image_warp or ())
     of_image = 2 * pose * pose + 2 * local * local + geometry
     return 8 * (8 * n * n + (5 * n * pose + of_image * tilts + of_tilt) * particles)
 

@@ -67,7 +67,8 @@ class ImageWarpClass(PerTilt):
 
     def local(self, at: Linearisation, tilts: slice, own: I64) -> Local:
         width, height = self.nodes
-        wx, wy = at.image_nodes(0, width)[:, tilts], at.image_nodes(1, height)[:, tilts]
+        places = at.projection.image_places
+        wx, wy = places.nodes(0, width)[:, tilts], places.nodes(1, height)[:, tilts]
         weights = (wy[..., None] * wx[:, :, None]).reshape(*wx.shape[:2], 1, height * width)
         return Local(np.array([self.axis]), -weights)
 
