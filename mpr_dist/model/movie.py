@@ -66,6 +66,7 @@ class MovieSource:
             of a movie in all).
         gain: file of the gain reference, or None; flip_x, flip_y, transpose: what brings it into the order of the
             frames, in this order.
+        defects: file of the pixels that cannot be trusted, or None; a map is turned as the gain is.
         dose_per_frame: e/A^2 of one frame; if negative, of all frames together; 0: not known.
     """
 
@@ -80,6 +81,7 @@ class MovieSource:
     flip_y: bool = False
     transpose: bool = False
     dose_per_frame: float = 0.0
+    defects: Path | None = None
 
     def frame_doses(self, n_frames: int) -> F64:
         """(frames,) e/A^2 before the middle of every frame, since the movie began."""

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from mpr_dist.errors import InputError, SeriesError
+from mpr_dist.maths.defects import repaired
 from mpr_dist.model.movie import Motion, MovieSource
 from mpr_dist.model.warp import CubicGrid
 from mpr_dist.storage.atomic import write_atomically
 from mpr_dist.storage.image_file import in_stack
 from mpr_dist.storage.mrc import read_header, read_image, stack_bytes
 from mpr_dist.storage.warp_values import WarpFile, append, read_nodes, serialise, write_nodes
-from mpr_dist.units import F32
+from mpr_dist.units import F32, Bool
 
-_MRC, _TIFF, _EER = (".mrc", ".mrcs", ".st"), (".tif", ".tiff"), (".eer",)
+MRC_SUFFIXES, TIFF_SUFFIXES, _EER = (".mrc", ".mrcs", ".st"), (".tif", ".tiff"), (".eer",)
 _GLOBAL, _LOCAL, _PYRAMID = "GridMovement", "GridLocalMovement", "PyramidShift"
 
 
@@ -41,10 +42,10 @@ def read_movie_source(path: Path) -> MovieSource:
     pattern = text("Extension").replace("*", "")
     if pattern == ".tomostar":
         raise file.fail("<Import> Extension", "is *.tomostar; give the settings of the frame series, not of the tilts")
-    if pattern.lower() not in (*_MRC, *_TIFF, *_EER):
+    if pattern.lower() not in (*MRC_SUFFIXES, *TIFF_SUFFIXES, *_EER):
         raise file.fail(
             "<Import> Extension",
-            f"movies *{pattern} cannot be read, only {', '.join((*_MRC, *_TIFF, *_EER))}; convert them",
+            f"movies *{pattern} cannot be read, only {', '.join((*MRC_SUFFIXES, *TIFF_SUFFIXES, *_EER))}; convert them",
         )
     group_size = int(file.number(text("EERGroupFrames", "1"), "<Import> EERGroupFrames"))
     if pattern.lower() in _EER and group_size == 0:
@@ -58,8 +59,8 @@ def read_movie_source(path: Path) -> MovieSource:
     }
     is_corrected = file.truth(text("CorrectGain", str(bool(text("GainPath")))), "<Import> CorrectGain")
     gain = path.parent / text("GainPath").replace("\\", "/") if is_corrected and text("GainPath") else None
-    if text("DefectsPath") and file.truth(text("CorrectDefects", "False"), "<Import> CorrectDefects"):
-        raise file.fail("<Import> DefectsPath", "maps of defects cannot be applied; movies with one cannot be used")
+    has_defects = file.truth(text("CorrectDefects", str(bool(text("DefectsPath")))), "<Import> CorrectDefects")
+    defects = path.parent / text("DefectsPath").replace("\\", "/") if has_defects and text("DefectsPath") else None
     return MovieSource(
         settings=path,
         folder=path.parent / text("DataFolder").replace("\\", "/"),
@@ -68,6 +69,7 @@ def read_movie_source(path: Path) -> MovieSource:
         pixel_A=pixel,
         eer_group=group_size,
         gain=gain,
+        defects=defects,
         dose_per_frame=file.number(text("DosePerAngstromFrame", "0"), "<Import> DosePerAngstromFrame"),
         **flags,
     )
@@ -97,8 +99,8 @@ class Movie:
     first: int = 0
     is_flipped: bool = False
 
-    def frames(self, gain: F32 | None) -> Iterator[F32]:
-        """Frame after frame, (height, width) float32, times the gain (height, width).
+    def frames(self, gain: F32 | None, defects: Bool | None = None) -> Iterator[F32]:
+        """Frame after frame, (height, width) float32, times the gain, with bad pixels repaired; both (height, width).
 
         Raises:
             SeriesError: damaged, or the gain is of another size.
@@ -110,10 +112,11 @@ class Movie:
             )
         for f in range(self.shape[0]):
             frame = self._frame(f)
-            yield frame if gain is None else frame * gain
+            frame = frame if gain is None else frame * gain
+            yield frame if defects is None else repaired(frame, defects)
 
     def _frame(self, f: int) -> F32:
-        if self.path.suffix.lower() in _MRC:
+        if self.path.suffix.lower() in MRC_SUFFIXES:
             return read_image(in_stack(self.path, f + 1))
         frame = read_pages(self.path, range(self.first + f * self.group, self.first + (f + 1) * self.group))
         return np.ascontiguousarray(frame[::-1]) if self.is_flipped else frame
@@ -127,7 +130,7 @@ def open_movie(path: Path, eer_group: int = 1) -> Movie:
     Raises:
         SeriesError: missing, neither MRC, TIFF nor EER, or no stack of images.
     """
-    if path.suffix.lower() in _MRC:
+    if path.suffix.lower() in MRC_SUFFIXES:
         try:
             nx, ny, nz, _ = read_header(path)
         except InputError as error:
@@ -197,15 +200,21 @@ def read_gain(source: MovieSource) -> F32 | None:
     if source.gain is None:
         return None
     try:
-        is_mrc = source.gain.suffix.lower() in _MRC
+        is_mrc = source.gain.suffix.lower() in MRC_SUFFIXES
         gain = read_image(source.gain) if is_mrc else read_pages(source.gain, (0,))[::-1]
     except SeriesError as error:
         raise InputError(f"gain reference: {error}") from error
     gain = np.where(gain == 0, 1.0, gain / gain.mean(dtype=np.float64)).astype(np.float32)
     gain = np.float32(1) / gain if source.suffix.lower() in _EER else gain
-    gain = gain[:, ::-1] if source.flip_x else gain
-    gain = gain[::-1] if source.flip_y else gain
-    return np.ascontiguousarray(gain.T if source.transpose else gain)
+    prepared: F32 = turned(gain, source)
+    return prepared
+
+
+def turned(image: Any, source: MovieSource) -> Any:
+    """What was measured on a detector (height, width), turned into the order of the frames as the source says."""
+    image = image[:, ::-1] if source.flip_x else image
+    image = image[::-1] if source.flip_y else image
+    return np.ascontiguousarray(image.T if source.transpose else image)
 
 
 def read_motion(path: Path) -> Motion:
@@ -260,7 +269,7 @@ def write_movie(path: Path, frames: np.ndarray[Any, Any], pixel_A: float) -> Non
     Raises:
         InputError: the folder is not there, or cannot be written to.
     """
-    if path.suffix.lower() in _MRC:
+    if path.suffix.lower() in MRC_SUFFIXES:
         write_atomically(path, stack_bytes(np.asarray(frames, np.int16), pixel_A))
         return
     import tifffile

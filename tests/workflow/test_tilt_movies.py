@@ -19,13 +19,13 @@ from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.movies import FrameData, _Frames, _Problem, refine_motion
 from mpr_dist.storage.movies import open_movie, read_gain, read_motion, read_movie_source, write_movie
-from mpr_dist.storage.mrc import read_image, read_volume
+from mpr_dist.storage.mrc import read_image, read_volume, write_volume
 from mpr_dist.storage.population import load_population
 from mpr_dist.storage.warp_project import WarpProject
 from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
 from mpr_dist.workflow.reporting.iteration_report import report_data
 from mpr_dist.workflow.running.run import run
-from mpr_dist.workflow.series.movies import _as_average
+from mpr_dist.workflow.series.movies import Detector, _as_average
 from mpr_dist.workflow.series.physics import Physics
 from mpr_dist.workflow.simulation.import_simulated import import_simulated
 from mpr_dist.workflow.simulation.recovery import load_series, map_quality
@@ -219,5 +219,39 @@ def test_movies_that_do_not_belong_to_their_averages_are_refused(movies, tmp_pat
     flipped = project / "frames" / f"{SERIES}_000.tif"
     write_movie(flipped, np.stack(list(open_movie(movies.files.movie(SERIES, 0, "tif")).frames(None)))[:, ::-1], 4.0)
     source, motion = read_movie_source(project / "warp_frameseries.settings"), known_motion(SETTINGS, 0, 0)
-    found = _as_average(open_movie(flipped), replace(source, gain=None), None, motion, movies.files.average(SERIES, 0))
+    found = _as_average(
+        open_movie(flipped), replace(source, gain=None), Detector(), motion, movies.files.average(SERIES, 0)
+    )
     assert not found.is_flipped
+
+
+def test_hot_pixels_leave_no_trace(movies, tmp_path):
+    """Planted in every frame and named by a map, they are repaired before averaging: no spot is left."""
+    project = tmp_path / "project"
+    shutil.copytree(movies.files.root, project)
+    rng = np.random.default_rng(0)
+    hot = np.zeros((256, 256), bool)
+    hot[rng.integers(0, 256, 60), rng.integers(0, 256, 60)] = True
+    hot[:, 100] = True
+    for t in range(SETTINGS.n_tilts):
+        path = project / "frames" / f"{SERIES}_{t:03d}.tif"
+        frames = np.stack(list(open_movie(path).frames(None))).astype(np.uint8)
+        frames[:, hot] = 250
+        write_movie(path, frames, 4.0)
+    # as the gain, the map lies flipped along x
+    write_volume(project / "frames" / "bad.mrc", np.asarray(hot[:, ::-1][None], np.float32), 4.0)
+    settings = project / "warp_frameseries.settings"
+    text = settings.read_text("utf-8-sig").replace('"DefectsPath" Value=""', '"DefectsPath" Value="frames/bad.mrc"')
+    settings.write_text(text.replace('"CorrectDefects" Value="False"', '"CorrectDefects" Value="True"'))
+    spoiled = import_simulated(tmp_path / "pop", replace(movies, files=WarpProject(project)), "movies")
+    assert any(f"{hot.sum()} bad pixels of bad.mrc to be repaired" in line for line in spoiled)
+    import_simulated(tmp_path / "clean", movies, "movies")
+    asked = RefineSettings(1, tilt_movies=True, movie_motion=None)
+    new, clean = (
+        refine(tmp_path / name, asked).files(1).root / "movies" / SERIES / "average" for name in ("pop", "clean")
+    )
+    for t in range(SETTINGS.n_tilts):
+        repaired, right = (read_image(folder / f"{SERIES}_{t:03d}.mrc") for folder in (new, clean))
+        # left alone, a hot pixel would stand out by far more than the noise of the average
+        assert np.abs(repaired - right).max() < 6 * right.std()
+        assert np.corrcoef(repaired.ravel(), right.ravel())[0, 1] > 0.98

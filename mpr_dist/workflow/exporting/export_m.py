@@ -13,6 +13,7 @@ import numpy as np
 from mpr_dist.errors import InputError, MprError
 from mpr_dist.model.movie import MovieSource
 from mpr_dist.model.population import Population, Source, SpeciesFiles
+from mpr_dist.storage.defects import is_map
 from mpr_dist.storage.m_files import (
     NO_HASH,
     MEntry,
@@ -168,13 +169,21 @@ def _source(
 
 def _about_movies(movies: MovieSource | None, folder: Path) -> dict[str, str]:
     """What M needs to read movies; paths relative to the folder of the .source."""
-    dose, group, gain, flips = "0", 1, "", (False, False, False)
+    dose, group, gain, defects, flips = "0", 1, "", "", (False, False, False)
     if movies is not None:
         dose, group = number_text(movies.dose_per_frame), movies.eer_group
         flips = (movies.flip_x, movies.flip_y, movies.transpose)
-        gain = "" if movies.gain is None else os.path.relpath(movies.gain.resolve(), folder.resolve())
+        gain, defects = (
+            "" if path is None else os.path.relpath(path.resolve(), folder.resolve())
+            for path in (movies.gain, movies.defects if movies.defects and is_map(movies.defects) else None)
+        )
     params = {f"Gain{words}": str(flag) for words, flag in zip(("FlipX", "FlipY", "Transpose"), flips, strict=True)}
-    return params | {"DosePerAngstromFrame": dose, "EERGroupFrames": str(group), "GainPath": gain, "DefectsPath": ""}
+    return params | {
+        "DosePerAngstromFrame": dose,
+        "EERGroupFrames": str(group),
+        "GainPath": gain,
+        "DefectsPath": defects,
+    }
 
 
 def _unbinned(source: Source) -> tuple[float, tuple[int, int, int]]:

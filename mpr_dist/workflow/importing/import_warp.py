@@ -12,11 +12,13 @@ import numpy as np
 
 from mpr_dist.errors import InputError, MprError, SeriesError
 from mpr_dist.imaging.dirt import check_field
+from mpr_dist.model.movie import MovieSource
 from mpr_dist.model.population import Population, SeriesEntry, Source
 from mpr_dist.model.reading import Dropped, Reading, counted
 from mpr_dist.model.tilt_series import TiltSeries
 from mpr_dist.storage import population as storage
-from mpr_dist.storage.movies import find_movie, read_gain, read_movie_source
+from mpr_dist.storage.defects import read_defects
+from mpr_dist.storage.movies import find_movie, open_movie, read_gain, read_movie_source
 from mpr_dist.storage.mrc import read_header
 from mpr_dist.storage.particle_columns import series_key
 from mpr_dist.storage.publish import publish_bytes
@@ -295,14 +297,30 @@ def _movies_found(path: Path, kept: Sequence[_Candidate]) -> str:
     movies = read_movie_source(path)
     read_gain(movies)
     names = [name for c in kept for name, use in zip(c.images, c.entry.active, strict=True) if use]
-    found = sum(find_movie(movies, name) is not None for name in names)
+    found = [path for path in (find_movie(movies, name) for name in names) if path is not None]
     if not found:
         raise InputError(
             f"{path}: no movie of any tilt is in {movies.folder}, the first looked for was {names[0]}{movies.suffix}"
         )
     gain = f"gain reference {movies.gain.name}" if movies.gain else "no gain reference"
+    gain += _defects_found(movies, found[0])
     dose = f"{abs(movies.dose_per_frame):g} e/A^2 per {'movie' if movies.dose_per_frame < 0 else 'frame'}"
-    return f"Movies: of {found} of {len(names)} tilts, *{movies.suffix} at {movies.pixel_A:g} A, {gain}, {dose}."
+    return f"Movies: of {len(found)} of {len(names)} tilts, *{movies.suffix} at {movies.pixel_A:g} A, {gain}, {dose}."
+
+
+def _defects_found(movies: MovieSource, movie: Path) -> str:
+    """
+    Raises:
+        InputError: the file of defects cannot be read, or is of another detector.
+    """
+    if movies.defects is None:
+        return ""
+    try:
+        bad = read_defects(movies, open_movie(movie, movies.eer_group).shape[1:])
+    except SeriesError as error:
+        raise InputError(str(error)) from error
+    count = 0 if bad is None else int(bad.sum())
+    return f", {counted(count, 'bad pixel')} of {movies.defects.name} to be repaired"
 
 
 def _publish(population: Population, source: Source) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from mpr_dist.imaging.reference import Reference
 from mpr_dist.model.movie import Motion, MovieSource
 from mpr_dist.model.population import SeriesFiles
 from mpr_dist.refinement.movies import FoundMotion, FrameData, refine_motion
+from mpr_dist.storage.defects import read_defects
 from mpr_dist.storage.movies import (
     Movie,
     find_movie,
@@ -34,12 +36,20 @@ from mpr_dist.storage.mrc import read_header, read_image
 from mpr_dist.storage.publish import disk, publish_bytes
 from mpr_dist.storage.tiff import mask_path, read_mask
 from mpr_dist.storage.warp_project import write_average
-from mpr_dist.units import F32
+from mpr_dist.units import F32, Bool
 from mpr_dist.workflow.state.reference_files import load_references
 from mpr_dist.workflow.state.science import SeriesJob
 from mpr_dist.workflow.state.series_io import SeriesState
 
 Rooms = Callable[[], ImageRoom]
+
+
+class Detector(NamedTuple):
+    """What frames are corrected with, (height, width) each: gain to multiply by, pixels not to be trusted."""
+
+    gain: F32 | None = None
+    defects: Bool | None = None
+
 
 SIZE_TOLERANCE = 0.01
 # one of n frames correlates with their average by 1 / sqrt(n), noise as it is, and less by half for interpolation and
@@ -75,7 +85,8 @@ def with_movies(job: SeriesJob, state: SeriesState, rooms: Rooms) -> tuple[Serie
         if path is None:
             continue
         movie = open_movie(path, source.eer_group)
-        images[t], is_better = _remade(job, state, int(t), source, movie, gain, references, rooms)
+        detector = Detector(gain, read_defects(source, movie.shape[1:]))
+        images[t], is_better = _remade(job, state, int(t), source, movie, detector, references, rooms)
         made, better = made + 1, better + is_better
     if not made:
         raise SeriesError(f"series {job.name}: none of its movies is in {source.folder}")
@@ -89,7 +100,7 @@ def _remade(
     tilt: int,
     source: MovieSource,
     movie: Movie,
-    gain: F32 | None,
+    detector: Detector,
     references: dict[str, Reference],
     rooms: Rooms,
 ) -> tuple[Path, bool]:
@@ -98,12 +109,13 @@ def _remade(
     shape, average_A = _size_of(old, job, movie, source)
     xml = old.parent.parent / f"{old.stem}.xml"
     motion = read_motion(xml) if xml.is_file() else Motion()
-    movie = _as_average(movie, source, gain, motion, old)
+    movie = _as_average(movie, source, detector, motion, old)
     with rooms() as room:
-        found = _found(job, state, tilt, source, movie, gain, motion, references, room)
+        found = _found(job, state, tilt, source, movie, detector, motion, references, room)
     if found is not None and found.motion is not None:
         motion = motion.plus(found.motion)
-    average = average_frames(movie.frames(gain), motion, source.frame_doses(movie.shape[0]), source.pixel_A, shape)
+    frames, doses = movie.frames(*detector), source.frame_doses(movie.shape[0])
+    average = average_frames(frames, motion, doses, source.pixel_A, shape)
     folder = movies_folder(job.output)
     for each in (folder / "average", folder / "mask"):
         disk().mkdir(each)
@@ -115,7 +127,7 @@ def _remade(
     return folder / "average" / old.name, found is not None and found.motion is not None
 
 
-def _as_average(movie: Movie, source: MovieSource, gain: F32 | None, motion: Motion, old: Path) -> Movie:
+def _as_average(movie: Movie, source: MovieSource, detector: Detector, motion: Motion, old: Path) -> Movie:
     """The movie with its rows in the order of its average.
 
     Raises:
@@ -126,7 +138,8 @@ def _as_average(movie: Movie, source: MovieSource, gain: F32 | None, motion: Mot
     candidates = movie, replace(movie, is_flipped=not movie.is_flipped)
     found = []
     for candidate in candidates:
-        first = average_frames(islice(candidate.frames(gain), 1), motion, np.zeros(n_frames), source.pixel_A, shape)
+        frames = islice(candidate.frames(*detector), 1)
+        first = average_frames(frames, motion, np.zeros(n_frames), source.pixel_A, shape)
         # differences between neighbours, so that a gradient of the ice does not look like agreement
         sharp = [np.diff(image, axis=1).ravel() for image in (first, before)]
         found.append(float(np.corrcoef(sharp[0], sharp[1])[0, 1]))
@@ -159,7 +172,7 @@ def _found(
     tilt: int,
     source: MovieSource,
     movie: Movie,
-    gain: F32 | None,
+    detector: Detector,
     motion: Motion,
     references: dict[str, Reference],
     room: ImageRoom,
@@ -179,7 +192,7 @@ def _found(
     mask = scaled_mask(read_mask(dirt), movie.shape[1:]) if dirt.is_file() else None
     try:
         cut = frame_images(
-            state.series, tilt, wanted, movie.frames(gain), motion, doses, source.pixel_A, threshold, room, mask
+            state.series, tilt, wanted, movie.frames(*detector), motion, doses, source.pixel_A, threshold, room, mask
         )
     except NotSeen:
         return None
