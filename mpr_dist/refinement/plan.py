@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mpr_dist.errors import InputError
+from mpr_dist.imaging.image_store import STREAM_BYTES
 from mpr_dist.model.reading import counted
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.batches import guided_batches
@@ -20,6 +21,23 @@ FILES_PER_ITERATION = 5  # settings, ledger, events, report, DONE
 
 
 @dataclass(frozen=True)
+class MovieLoad:
+    """The movie of one tilt.
+
+    Attributes:
+        frames, width_px, height_px: of it; average_bytes: of the file of its average.
+        work_bytes: while its frames are moved and added up; image_bytes: of all particles in all frames.
+    """
+
+    frames: int
+    width_px: int
+    height_px: int
+    average_bytes: int
+    work_bytes: int
+    image_bytes: int
+
+
+@dataclass(frozen=True)
 class SeriesLoad:
     """What one tilt series asks for.
 
@@ -27,6 +45,7 @@ class SeriesLoad:
         solver_bytes: the normal equations of all its parameters; table_bytes: of the kernels, beside the images.
         stream_bytes: of images that are read block by block from scratch files.
         files: that an iteration writes about it.
+        movie: of its tilts, if they are to be averaged again.
     """
 
     name: str
@@ -37,6 +56,7 @@ class SeriesLoad:
     table_bytes: int = 0
     stream_bytes: int = 0
     files: int = FILES_PER_SERIES
+    movie: MovieLoad | None = None
 
     @property
     def images(self) -> int:
@@ -128,7 +148,7 @@ class Plan:
     @property
     def peak(self) -> Phase:
         """The task at which a worker needs most."""
-        refining = (phase for series in self.series for phase in self._refining(series))
+        refining = (phase for each in self.series for phase in (*self._averaging(each), *self._refining(each)))
         return max((*refining, *self._maps()), key=lambda phase: phase.bytes)
 
     @property
@@ -144,7 +164,33 @@ class Plan:
     @property
     def stream_bytes(self) -> int:
         """Scratch files of one worker."""
-        return max((each.image_bytes for each in self.streamed), default=0)
+        movies = (each.movie.image_bytes for each in self.series if each.movie and self._are_frames_streamed(each))
+        return max(max((each.image_bytes for each in self.streamed), default=0), max(movies, default=0))
+
+    @property
+    def average_bytes(self) -> int:
+        """Of new averages of movies, which stay in every iteration."""
+        return sum(each.tilts * each.movie.average_bytes for each in self.series if each.movie)
+
+    def _are_frames_streamed(self, series: SeriesLoad) -> bool:
+        if self.memory_bytes is None or series.movie is None:
+            return False
+        held = self.base_bytes + self.accumulator_bytes + self.reference_bytes
+        return held + series.movie.work_bytes + series.table_bytes + series.movie.image_bytes > self.memory_bytes
+
+    def _averaging(self, series: SeriesLoad) -> tuple[Phase, ...]:
+        """Movies come first, tilt after tilt, before the images of the series are there."""
+        if series.movie is None:
+            return ()
+        images = series.movie.image_bytes
+        held = {
+            "programs": self.base_bytes,
+            "references": self.reference_bytes,
+            "images of frames": min(images, STREAM_BYTES) if self._are_frames_streamed(series) else images,
+            "frames": series.movie.work_bytes,
+        }
+        filled = int(FILLED * self.accumulator_bytes) if any(len(batch) > 1 for batch in self.batches) else 0
+        return (Phase("averaging movies", held | {"accumulators": filled}),)
 
     def _is_streamed(self, series: SeriesLoad) -> bool:
         return self.memory_bytes is not None and self._besides(series) + series.image_bytes > self.memory_bytes
@@ -270,11 +316,22 @@ class Plan:
             f"  per worker   {size(self.worker_bytes)}, most while {self.peak.name}: "
             + " + ".join(f"{name} {size(count)}" for name, count in self.peak.parts.items() if count),
             *self._streaming(),
+            *self._movies(),
             f"  {counted(self.workers, 'worker'):<12} {size(self.workers * self.worker_bytes)}",
             f"  scratch      up to {size(self.scratch_bytes)} during an iteration",
             f"  files        {self.files_per_iteration} per iteration",
         ]
         return "\n".join(lines)
+
+    def _movies(self) -> list[str]:
+        most = max((each.movie for each in self.series if each.movie), key=lambda one: one.work_bytes, default=None)
+        if most is None:
+            return []
+        tilts = sum(each.tilts for each in self.series if each.movie)
+        return [
+            f"  movies       {counted(tilts, 'tilt')}, {counted(most.frames, 'frame')} of {most.width_px} x "
+            f"{most.height_px} px; new averages take {size(self.average_bytes)} per iteration"
+        ]
 
     def _streaming(self) -> list[str]:
         if not self.streamed:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mpr_dist.errors import InputError
+from mpr_dist.imaging.image_store import STREAM_BYTES
 from mpr_dist.model.settings import RefineSettings
-from mpr_dist.refinement.plan import FILLED, GIB, Plan, SeriesLoad, SpeciesLoad, make_plan, size, solver_bytes
+from mpr_dist.refinement.plan import (
+    FILLED,
+    GIB,
+    MovieLoad,
+    Plan,
+    SeriesLoad,
+    SpeciesLoad,
+    make_plan,
+    size,
+    solver_bytes,
+)
 
 
 def _plan(workers: int = 4) -> Plan:
@@ -109,3 +122,21 @@ def test_making_maps_can_need_most() -> None:
     series = (SeriesLoad("a", 40, 1, 1000),)
     species = (SpeciesLoad("apo", 1, (10, 10, 6), 5000, 10_000, 90_000, 100),)
     assert make_plan("p", 1, 1, 1, (), series, species, {"apo": 1}, 7).worker_bytes == 7 + 5000 + 90_000
+
+
+def test_movies_are_a_task_of_their_own() -> None:
+    """Frames of a tilt and the images of particles in them; streamed where they do not fit; averages stay."""
+    mib = 1 << 20
+    movie = MovieLoad(10, 4000, 3000, 24 * mib, 1200 * mib, 500 * mib)
+    whole, tight = (
+        replace(_streaming(limit), series=tuple(replace(each, movie=movie) for each in _streaming(limit).series))
+        for limit in (None, 2000 * mib)
+    )
+    assert whole.peak.name == "averaging movies"
+    assert whole.worker_bytes == (300 + 5 + 1200 + 500) * mib
+    assert whole.stream_bytes == 0
+    assert tight.worker_bytes == (300 + 5 + 1200) * mib + STREAM_BYTES
+    assert tight.stream_bytes == 500 * mib
+    text = str(whole)
+    assert "movies       80 tilts, 10 frames of 4000 x 3000 px; new averages take 1.9 GiB per iteration" in text
+    assert "movies" not in str(_streaming(None))

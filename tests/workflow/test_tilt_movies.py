@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.errors import InputError, MprError
 from mpr_dist.imaging.image_store import ImageRoom
-from mpr_dist.imaging.movies import frame_images
+from mpr_dist.imaging.movies import average_frames, frame_images
 from mpr_dist.imaging.reference import prepare_reference
 from mpr_dist.imaging.simulate import Exposure, tilt_contrasts
+from mpr_dist.model.movie import Motion
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
+from mpr_dist.model.warp import CubicGrid
 from mpr_dist.refinement.movies import FrameData, _Frames, _Problem, refine_motion
 from mpr_dist.storage.movies import open_movie, read_gain, read_motion, read_movie_source, write_movie
 from mpr_dist.storage.mrc import read_image, read_volume, write_volume
@@ -24,6 +27,7 @@ from mpr_dist.storage.population import load_population
 from mpr_dist.storage.warp_project import WarpProject
 from mpr_dist.workflow.importing.import_warp import SourceRequest, add_warp_source
 from mpr_dist.workflow.reporting.iteration_report import report_data
+from mpr_dist.workflow.running.plan import conditions, plan
 from mpr_dist.workflow.running.run import run
 from mpr_dist.workflow.series.movies import Detector, _as_average
 from mpr_dist.workflow.series.physics import Physics
@@ -31,6 +35,7 @@ from mpr_dist.workflow.simulation.import_simulated import import_simulated
 from mpr_dist.workflow.simulation.recovery import load_series, map_quality
 from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
 from mpr_dist.workflow.simulation.simulate_movies import known_motion, true_motion
+from mpr_dist.workflow.state.footprint import movie_bytes
 from mpr_dist.workflow.state.run_settings import RunSettings
 
 SERIES = "TS_01"
@@ -223,6 +228,38 @@ def test_movies_that_do_not_belong_to_their_averages_are_refused(movies, tmp_pat
         open_movie(flipped), replace(source, gain=None), Detector(), motion, movies.files.average(SERIES, 0)
     )
     assert not found.is_flipped
+
+
+def test_the_plan_counts_movies(movies, refined):
+    """Frames and their size from a header, the bytes of new averages, and what a worker holds meanwhile."""
+    settings = replace(GEOMETRY, tilt_movies=True)
+    planned = plan(refined, Physics(conditions=conditions(refined)), settings, 1)
+    files = list((refined.files(2).root / "movies").rglob("*.*"))
+    averages = [path for path in files if path.parent.name == "average"]
+    # but for headers of 1 KiB
+    assert planned.average_bytes == sum(path.stat().st_size - 1024 for path in averages)
+    assert "movies       7 tilts, 8 frames of 256 x 256 px; new averages take 896 KiB per iteration" in str(planned)
+    without = plan(refined, Physics(conditions=conditions(refined)), GEOMETRY, 1)
+    # one mask comes along
+    assert planned.files_per_iteration - without.files_per_iteration == len([p for p in files if p.is_file()]) - 1
+    assert without.average_bytes == 0
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_movie_takes_no_more_memory_than_planned(tmp_path, nodes):
+    """Global and local motion, gain and defects, and no less than half of that."""
+    shape, rng = (512, 384), np.random.default_rng(0)
+    write_movie(tmp_path / "a.tif", rng.poisson(3.0, (3, *shape)).astype(np.uint8), 1.0)
+    movie, bad = open_movie(tmp_path / "a.tif"), np.zeros(shape, bool)
+    bad[:, 7] = True
+    pair = [CubicGrid(rng.normal(size=(3, nodes, nodes))) for _ in "xy"]
+    motion, doses = Motion(((pair[0], pair[1]),)), np.arange(3.0)
+    average_frames(movie.frames(None, bad), motion, doses, 1.0)  # whatever is made once
+    tracemalloc.start()
+    average_frames(movie.frames(np.ones(shape, np.float32), bad), motion, doses, 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.5 * movie_bytes(shape) < peak < movie_bytes(shape)
 
 
 def test_hot_pixels_leave_no_trace(movies, tmp_path):

@@ -37,11 +37,12 @@ from mpr_dist.storage.publish import disk, publish_bytes
 from mpr_dist.storage.tiff import mask_path, read_mask
 from mpr_dist.storage.warp_project import write_average
 from mpr_dist.units import F32, Bool
+from mpr_dist.workflow.state.footprint import movie_bytes
 from mpr_dist.workflow.state.reference_files import load_references
 from mpr_dist.workflow.state.science import SeriesJob
 from mpr_dist.workflow.state.series_io import SeriesState
 
-Rooms = Callable[[], ImageRoom]
+Rooms = Callable[[int], ImageRoom]
 
 
 class Detector(NamedTuple):
@@ -65,7 +66,7 @@ def movies_folder(files: SeriesFiles) -> Path:
 def with_movies(job: SeriesJob, state: SeriesState, rooms: Rooms) -> tuple[SeriesState, dict[str, float]]:
     """The state with new averages of the tilts that have movies, and a few numbers; as it is if that is not asked for.
 
-    rooms: for the images of the frames of a tilt.
+    rooms: for the images of the frames of a tilt, beside so many bytes.
 
     Raises:
         SeriesError: the source has no movies, none of this series is there, or one is damaged.
@@ -110,7 +111,7 @@ def _remade(
     xml = old.parent.parent / f"{old.stem}.xml"
     motion = read_motion(xml) if xml.is_file() else Motion()
     movie = _as_average(movie, source, detector, motion, old)
-    with rooms() as room:
+    with rooms(movie_bytes(movie.shape[1:])) as room:
         found = _found(job, state, tilt, source, movie, detector, motion, references, room)
     if found is not None and found.motion is not None:
         motion = motion.plus(found.motion)

@@ -131,10 +131,10 @@ def _refine(job: science.SeriesJob, resources: Resources) -> None:
         _refine_against_references(job, imported, previous, numbers, room, start)
 
 
-def _frame_room(job: science.SeriesJob, state: SeriesState, resources: Resources) -> ImageRoom:
-    """Room for the frames of a tilt, on the host: what the series will take later is not there yet."""
+def _frame_room(job: science.SeriesJob, state: SeriesState, resources: Resources, beside: int) -> ImageRoom:
+    """Room for the frames of a tilt, on the host: what the series will take later is not there yet. beside: bytes."""
     room = ImageRoom(resources.memory_bytes, resources.scratch)
-    _reserve(room, job, state, None, 0)
+    _reserve(room, job, state, None, beside)
     return room
 
 
