@@ -18,7 +18,6 @@ from mpr_dist.cli.app import run
 from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.imaging.fsc import fsc
 from mpr_dist.imaging.geometry import project, views
-from mpr_dist.imaging.masks import fsc_mask
 from mpr_dist.maths.rotations import euler_to_matrix
 from mpr_dist.model.population import Population
 from mpr_dist.model.warp import CubicGrid, ImageWarp, LinearGrid4, StageAngles, VolumeWarp
@@ -37,7 +36,6 @@ from mpr_dist.workflow.simulation.recovery import load_series
 from mpr_dist.workflow.simulation.simulate import SimulatedProject
 from mpr_dist.workflow.state.create import create_population
 from mpr_dist.workflow.state.export_request import ExportRequest
-from mpr_dist.workflow.state.fsc_table import read_fsc
 
 SAME_A, SAME_DEG, SAME_DEFOCUS_A = 1e-3, 1e-4, 0.1
 
@@ -161,9 +159,10 @@ def test_example_data_refine_alike_in_both_forms(shared: Path, tmp_path: Path) -
     """Tables of six decimals differ by 4e-5 A in positions; refined from both, the half-maps are the same map.
 
     Reconstructed as they came they differ by 2e-8. The slope of a trilinear reference jumps from cell to cell, so that
-    any difference between two starts becomes hundredths of a degree in a few steps (``refinement/braking.py``); that
-    must not show up to where the half-maps themselves agree without a mask. Beyond, at 5 to 6 A, noise is compared.
-    The same numbers give the same bits, as ``test_both_forms_refine_to_the_same_bits`` shows.
+    any difference between two starts becomes hundredths of a degree in a few steps (``refinement/braking.py``). That
+    shows in half-maps of noise, as those of the first iteration are beyond 6 A, and must not show in the end, in any
+    shell to Nyquist and without a mask. The same numbers give the same bits
+    (``test_both_forms_refine_to_the_same_bits``).
     """
     folder = shared / "data/apoferritin"
     maps = (folder / "relion/half1.mrc", folder / "relion/half2.mrc", folder / "relion/mask.mrc")
@@ -171,24 +170,15 @@ def test_example_data_refine_alike_in_both_forms(shared: Path, tmp_path: Path) -
     add_warp_source(tmp_path / "warp", SourceRequest("grid", folder / "warp_tiltseries.settings"))
     add_species(tmp_path / "warp", SpeciesRequest("apo", *maps, folder / "relion/run_data.star", 130.0, "O"))
     add_relion(tmp_path / "relion", folder / "relion/tomograms.star", folder / "relion/particles.star", maps)
-    classes = "particles = true\nimage_warp = [6, 4]\nstage_angles = true\ndefocus = true\n"
-    (tmp_path / "few.toml").write_text(f"iterations = 1\n{classes}max_passes = 14\n")
     for name in ("warp", "relion"):
-        options = ["--iterations", "1", "--settings", str(tmp_path / "few.toml"), "--engine", "inline"]
+        options = ["--image-warp", "6x4", "--particles", "--stage-angles", "--defocus", "--workers", "2"]
         assert run(["refine", str(tmp_path / name), *options]) == 0
-    results = [tmp_path / name / "iterations/001/species/apo" for name in ("warp", "relion")]
-    curves = read_fsc(results[0] / "fsc.star")
-    mask, pixel = read_volume(tmp_path / "warp/species/apo/mask.mrc")
-    soft = fsc_mask(mask, pixel, curves.resolution_A)
-    box_A = len(mask) * pixel
-    signal = 1 + int(np.argmax(curves.unmasked[1:] < 0.143))
+    results = [tmp_path / name / "iterations/004/species/apo" for name in ("warp", "relion")]
     for half in ("half1.mrc", "half2.mrc"):
-        one, other = (np.asarray(read_volume(result / half)[0] * soft, np.float32) for result in results)
+        one, other = (np.asarray(read_volume(result / half)[0], np.float32) for result in results)
         curve = fsc(one, other)
-        print(half, box_A / signal, curves.resolution_A, np.round(curve, 5).tolist())
-        assert box_A / signal < 7.0
-        assert curve[1 : signal + 1].min() > 0.999
-        assert curve[1 : int(box_A / curves.resolution_A)].mean() > 0.999
+        print(half, np.round(curve, 5).tolist())
+        assert curve[1:].min() > 0.999
 
 
 def test_relion_to_ours_to_relion(shared: Path, tmp_path: Path) -> None:
