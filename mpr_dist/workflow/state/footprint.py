@@ -17,8 +17,8 @@ from mpr_dist.imaging.reference import GRID_OVERSAMPLING
 from mpr_dist.model.optics import Optics
 from mpr_dist.model.species import Species
 
-# Python with the libraries and the compiled kernels, and with Dask's worker
-BASE_BYTES = 350 << 20
+# Python with the libraries and the kernels: 370 MiB, and 520 where a first run compiles them, with Dask's worker
+BASE_BYTES = 430 << 20
 # the box of an image depends on its defocus: what is assumed where no XML was read
 PLANNED_DEFOCUS_UM = 3.0
 # 93 and 52 with motion that is local or global, and gain and defects; measured with tracemalloc
