@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numba as nb
 import numpy as np
 
 from mpr_dist.arrays import HOST, Device, there_or_here
@@ -19,7 +18,8 @@ from mpr_dist.imaging.ctf import tilt_scales
 from mpr_dist.imaging.geometry import project, views
 from mpr_dist.imaging.particle_images import ParticleImages, kernel_tables
 from mpr_dist.imaging.passes import insert_images
-from mpr_dist.maths.kernels.cards import Seen, shell_sums_on, symmetrise_on
+from mpr_dist.imaging.turned_sums import turned_sums
+from mpr_dist.maths.kernels.cards import Seen, shell_sums_on
 from mpr_dist.maths.rotations import rotation_z
 from mpr_dist.maths.symmetry import rotations
 from mpr_dist.model.pose import Particles
@@ -88,10 +88,6 @@ def _seen(series: TiltSeries, species: Species, particles: Particles, images: Pa
     )
 
 
-# edge of the cubes in which sums are symmetrised, cells
-CUBE = 8
-
-
 @dataclass(frozen=True, eq=False)
 class FourierSums:
     """Sums of a half-set after symmetry, on a device: (nz, ny, nx) complex128 numerator and float64 weight, kx >= 0."""
@@ -117,7 +113,7 @@ def fourier_sums(
         sums = _along_helix(sums, helix, device)
     matrices = np.ascontiguousarray(rotations(symmetry))
     if len(matrices) > 1:
-        sums = _turned_sums(sums, matrices, device)
+        sums = turned_sums(sums, matrices, device)
     # not views: those would keep all of the sums in memory
     numerator = device.xp.empty(sums.shape[:3], np.complex128)
     numerator.real, numerator.imag = sums[..., 0], sums[..., 1]
@@ -141,10 +137,6 @@ class CellHelix:
         return CellHelix(helix.rise_A / (grid_px(species) * species.pixel_size_A), helix.twist_deg, helix.steps)
 
 
-def _turned_sums(sums: Any, matrices: F64, device: Device) -> Any:
-    return symmetrise_on(device, sums, matrices) if device.is_card else _symmetrise(sums, matrices)
-
-
 def _along_helix(sums: Any, helix: CellHelix, device: Device) -> Any:
     """Sum over the units of a helix: n'(x) = n(Rz(j twist) x + j rise z), its weight turned alike.
 
@@ -153,7 +145,7 @@ def _along_helix(sums: Any, helix: CellHelix, device: Device) -> Any:
     planes = np.arange(len(sums)) - len(sums) // 2
     total = None
     for step in helix.steps:
-        turned = _turned_sums(sums, np.ascontiguousarray(rotation_z(step * helix.twist_deg)[None]), device)
+        turned = turned_sums(sums, np.ascontiguousarray(rotation_z(step * helix.twist_deg)[None]), device)
         ramp = 2 * np.pi * step * helix.rise * planes
         cosine, sine = (device.put(f(ramp)[:, None, None]) for f in (np.cos, np.sin))
         real = cosine * turned[..., 0] - sine * turned[..., 1]
@@ -164,69 +156,6 @@ def _along_helix(sums: Any, helix: CellHelix, device: Device) -> Any:
         else:
             total += turned
     return total
-
-
-@nb.njit(parallel=True, nogil=True, cache=True)
-def _symmetrise(sums, matrices):  # type: ignore[no-untyped-def]
-    """Sum over rotated copies, trilinear; exact where a rotation permutes the axes.
-
-    Cell by cell of small cubes: their rotated copies stay in the cache, whole lines of cells would not.
-    """
-    nz, ny, nx, _ = sums.shape
-    whole = np.array([np.all(np.rint(matrix) == matrix) for matrix in matrices])
-    out = np.zeros_like(sums)
-    cubes_y, cubes_x = (ny + CUBE - 1) // CUBE, (nx + CUBE - 1) // CUBE
-    for slab in nb.prange((nz + CUBE - 1) // CUBE):
-        for cube in range(cubes_y * cubes_x):
-            y, x = cube // cubes_x * CUBE, cube % cubes_x * CUBE
-            for iz in range(slab * CUBE, min(slab * CUBE + CUBE, nz)):
-                for iy in range(y, min(y + CUBE, ny)):
-                    for ix in range(x, min(x + CUBE, nx)):
-                        _add_copies(sums, matrices, whole, iz, iy, ix, out[iz, iy, ix])
-    return out
-
-
-@nb.njit(inline="always")
-def _add_copies(sums, matrices, whole, iz, iy, ix, out):  # type: ignore[no-untyped-def]
-    """Sum of all copies of one cell."""
-    c = sums.shape[0] // 2
-    z, y, x = float(iz - c), float(iy - c), float(ix)
-    if x * x + y * y + z * z > (c - 1.0) ** 2:
-        return
-    re, im, weight = 0.0, 0.0, 0.0
-    for m in range(len(matrices)):
-        a = matrices[m]
-        kx = a[0, 0] * x + a[0, 1] * y + a[0, 2] * z
-        ky = a[1, 0] * x + a[1, 1] * y + a[1, 2] * z
-        kz = a[2, 0] * x + a[2, 1] * y + a[2, 2] * z
-        sign = 1.0
-        if kx < 0:
-            kx, ky, kz, sign = -kx, -ky, -kz, -1.0
-        if whole[m]:
-            jz, jy, jx = int(kz) + c, int(ky) + c, int(kx)
-            r, i, w = sums[jz, jy, jx, 0], sums[jz, jy, jx, 1], sums[jz, jy, jx, 2]
-        else:
-            r, i, w = _between(sums, kx, ky, kz, c)
-        re, im, weight = re + r, im + sign * i, weight + w
-    out[0], out[1], out[2] = re, im, weight
-
-
-@nb.njit(inline="always")
-def _between(sums, kx, ky, kz, c):  # type: ignore[no-untyped-def]
-    """The sums at a place between cells, trilinear."""
-    jx, jy, jz = int(kx), int(np.floor(ky)) + c, int(np.floor(kz)) + c
-    fx, fy, fz = kx - jx, ky + c - jy, kz + c - jz
-    re, im, weight = 0.0, 0.0, 0.0
-    for dz in range(2):
-        wz = fz if dz else 1 - fz
-        for dy in range(2):
-            wzy = wz * (fy if dy else 1 - fy)
-            cells = sums[jz + dz, jy + dy]
-            a, b = wzy * (1 - fx), wzy * fx
-            re += a * cells[jx, 0] + b * cells[jx + 1, 0]
-            im += a * cells[jx, 1] + b * cells[jx + 1, 1]
-            weight += a * cells[jx, 2] + b * cells[jx + 1, 2]
-    return re, im, weight
 
 
 def _planes(shape: tuple[int, ...], device: Device = HOST) -> Iterator[tuple[int, Any]]:

@@ -8,8 +8,9 @@ import pytest
 
 from mpr_dist.arrays import HOST
 from mpr_dist.imaging.extract import extract_samples, noise_of_rings
-from mpr_dist.imaging.reconstruct import _symmetrise, shell_means
+from mpr_dist.imaging.reconstruct import shell_means
 from mpr_dist.imaging.samples import box_samples
+from mpr_dist.imaging.turned_sums import _symmetrise
 from mpr_dist.maths.kernels.cards import cut_on, pack_on, symmetrise_on
 from mpr_dist.maths.symmetry import rotations
 
