@@ -158,7 +158,10 @@ def refinement(
     ] = None,
     max_passes: Annotated[
         int | None,
-        typer.Option(help="Passes over the images of a series per iteration, at most; 10 or more [default: 40]."),
+        typer.Option(
+            help="Passes over the images of a series per iteration, at most, besides the one in which --protocol auto "
+            "decides; 10 or more [default: 40]."
+        ),
     ] = None,
     min_particles: Annotated[
         int | None, typer.Option(help="Leave out series with fewer particles [default: 1].")

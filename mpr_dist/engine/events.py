@@ -251,7 +251,7 @@ def describe(event: Event) -> str:
         case IterationStarted(iteration, series, done):
             return f"iteration {iteration:03d}: {series} series" + (f", {done} of them done before" if done else "")
         case SeriesRefined(_, series, _, numbers):
-            return f"  {series}: refined{_values(numbers)}"
+            return f"  {series}: {'refined' if numbers else 'parameters as they are'}{_values(numbers)}"
         case SeriesDone(_, series, _, seconds, reused, numbers):
             return f"  {series}: {'parameters kept, ' if reused else ''}{duration(seconds)}{_values(numbers)}"
         case SeriesFailed(_, series, _, reason):

@@ -21,6 +21,11 @@ def find_file(name: str, table: Path) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
+def file_of(name: str) -> Path:
+    """ "3@folder/stack.st:mrc" -> folder/stack.st, as it stands."""
+    return Path(_FORMAT.sub("", split_name(name)[0].replace("\\", "/")))
+
+
 def split_name(name: str) -> tuple[str, int | None]:
     """ "3@stack.mrc" -> ("stack.mrc", 3): images of a stack are counted from 1."""
     number, at, rest = name.strip().partition("@")

@@ -235,6 +235,34 @@ def test_relion_to_ours_to_relion(shared: Path, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(after[list(before)], before)  # nothing was refined
 
 
+def test_images_are_found_from_the_new_project(simulated: Population, tmp_path: Path) -> None:
+    """Names relative to the project that they came from stay, and lead through a link: RELION runs in the new one."""
+    old = tmp_path / "old"
+    export(ExportRequest(simulated.path, old), "relion5")
+    (file,) = (old / "tilt_series").iterdir()
+    ((name, frame),) = read_blocks(file).items()
+    images = [Path(each) for each in frame["rlnMicrographName"]]
+    (old / "frames").symlink_to(images[0].parent)
+    frame["rlnMicrographName"] = [f"frames/{each.name}" for each in images]
+    write_table(file, {name: frame})
+    add_relion(tmp_path / "p", old / "tomograms.star", old / "particles.star", maps_of(simulated))
+    out = tmp_path / "new"
+    export(ExportRequest(tmp_path / "p", out), "relion5")
+    (written,) = (out / "tilt_series").iterdir()
+    assert read_blocks(written)[name]["rlnMicrographName"].tolist() == frame["rlnMicrographName"].tolist()
+    assert all((out / each).samefile(image) for each, image in zip(frame["rlnMicrographName"], images, strict=True))
+    # a name that means something else in the new project becomes absolute
+    taken = tmp_path / "taken"
+    frame["rlnMicrographName"] = [f"tilt_series/{each.name}" for each in images]
+    for image in images:
+        (old / "tilt_series" / image.name).symlink_to(image)
+    write_table(file, {name: frame})
+    add_relion(tmp_path / "q", old / "tomograms.star", old / "particles.star", maps_of(simulated))
+    export(ExportRequest(tmp_path / "q", taken), "relion5")
+    absolute = read_blocks(taken / "tilt_series" / file.name)[name]["rlnMicrographName"]
+    assert all(Path(each).is_absolute() and Path(each).samefile(i) for each, i in zip(absolute, images, strict=True))
+
+
 def test_warp_to_relion_to_ours(simulated: Population, tmp_path: Path) -> None:
     """The fixture is a Warp project; RELION's form of it predicts the same, and needs no trajectories."""
     back, out = round_trip(simulated, tmp_path)

@@ -21,6 +21,7 @@ from mpr_dist.storage.relion_tomograms import NAME, TILTS_FILE, write_tomograms
 from mpr_dist.storage.star import write_table
 from mpr_dist.units import F64
 from mpr_dist.workflow.exporting import export_relion_tables as tables
+from mpr_dist.workflow.exporting.export_relion_images import found_from
 from mpr_dist.workflow.exporting.export_relion_particles import IMAGE, PARTICLE, particle_rows, split_optics
 from mpr_dist.workflow.exporting.nominal_tilts import nominal_tilts_deg
 from mpr_dist.workflow.importing.import_relion import read_relion_rows
@@ -117,7 +118,7 @@ def _write_tomograms(out: Path, exported: list[ExportedSeries]) -> None:
     bends = any(DEFORMATION in each.tilts for each in exported)
     rows, tilts = [], {}
     for each in exported:
-        row, frame = each.row, each.tilts
+        row, frame = each.row, found_from(out, each.tilts, each.series)
         if bends and DEFORMATION not in frame:
             frame = tables.no_deformation(frame)
             row = row | dict(zip(tables.BENDS, (2, 2), strict=True)) | {DEFORMATION_TYPE: "spline"}

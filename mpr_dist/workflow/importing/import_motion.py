@@ -18,6 +18,8 @@ from mpr_dist.storage.relion_motion import read_motion
 from mpr_dist.storage.warp_xml import read_tilt_series
 
 PARTICLE = "rlnTomoParticleName"
+# what trajectories may lose without a warning: far less than the priors of positions allow (5 A)
+MISSED_A = 0.5
 
 
 def with_motion(population: Population, table: ParticleTable, path: Path) -> ParticleTable:
@@ -40,11 +42,16 @@ def with_motion(population: Population, table: ParticleTable, path: Path) -> Par
     position = np.repeat(table.position_A[:, None], count, axis=1)
     for rows, fit in fits.values():
         position[rows] += _sampled(fit, count)
+    missed_A = max((fit.rms_A for _, fit in fits.values()), default=0.0)
     note = (
-        f"Motion: trajectories of {path.name} became {count} temporal samples, right to "
-        f"{max((fit.rms_A for _, fit in fits.values()), default=0.0):.2f} A rms and "
+        f"Motion: trajectories of {path.name} became {count} temporal samples, right to {missed_A:.2f} A rms and "
         f"{max((fit.most_A for _, fit in fits.values()), default=0.0):.2f} A at most."
     )
+    if missed_A > MISSED_A:
+        note += (
+            f" NOTE: these trajectories jump from tilt to tilt, which {count} temporal samples do not follow "
+            f"({missed_A:.1f} A rms). Refine --image-warp again, or go on in the population that they came from."
+        )
     angles = np.repeat(table.angles_deg[:, None], count, axis=1)
     return replace(table, position_A=position, angles_deg=angles, reading=table.reading.plus(note))
 
