@@ -127,7 +127,7 @@ def test_workers_change_no_bit(population, made, tmp_path):
 def test_the_plan_says_what_may_be_released_and_by_which_rule(population):
     text = str(plan_population(population.path, AUTO, EngineChoice("inline")))
     assert "expected sigma" in text
-    assert "with 5 particles, may get image warp 2x2" in text
+    assert "with 5 particles, may get in the end: image warp 2x2" in text
     assert "weights by tilt" in " ".join(text.split())
     assert "released in iteration 002:" in text
     assert max(len(line) for line in text.splitlines()) < 160

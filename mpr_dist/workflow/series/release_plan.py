@@ -11,7 +11,16 @@ import numpy as np
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.refinement.protocol_m import new_at, steps
-from mpr_dist.refinement.release import ENOUGH, OPTICS_A, PARTICLES_PER_NODE, grid_of, largest, may_be_released
+from mpr_dist.refinement.release import (
+    ENOUGH,
+    OPTICS,
+    OPTICS_A,
+    PARTICLES_PER_NODE,
+    WORDS,
+    grid_of,
+    largest,
+    may_be_released,
+)
 from mpr_dist.workflow.series.in_force import steps_made
 from mpr_dist.workflow.series.release_table import over_all
 from mpr_dist.workflow.series.uncertainty_table import read_details
@@ -52,11 +61,14 @@ def _of_order(population: Population, settings: RefineSettings) -> tuple[str, ..
 
 def _of_auto(population: Population, settings: RefineSettings) -> tuple[str, ...]:
     ratio = np.sqrt(1 - ENOUGH)
-    lines = [
-        f"rule: a class is released in a series when its expected sigma, beside all others, is below {ratio:.2f} of",
-        f"its prior; image warps get as fine, up to a node per {PARTICLES_PER_NODE} particles, or 2x2 with fewer;",
-        f"what was released stays; optics wait for half-maps better than {OPTICS_A:g} A",
-    ]
+    optics = ", ".join(WORDS[name] for name in OPTICS)
+    rule = (
+        f"rule: a class is released in a series when its expected sigma, beside all others, is below {ratio:.2f} of "
+        f"its prior; image warps get as fine as that allows, with {PARTICLES_PER_NODE} particles to a node, or up to "
+        f"2x2 with as many particles as nodes; what was released stays; optics ({optics}) wait for half-maps better "
+        f"than {OPTICS_A:g} A"
+    )
+    lines = wrap(rule, 100)
     if not population.series or not population.species:
         return tuple(lines)
     counts = [(population.particles_in(entry.name), source, entry) for source, entry in population.series]
@@ -65,7 +77,7 @@ def _of_auto(population: Population, settings: RefineSettings) -> tuple[str, ...
         size = np.array(source.image_size_px, np.float64)
         every = largest(settings, entry.tilts, count, size)
         names = [f"{word} {grid_of(every, name)}".strip() for name, word in may_be_released(every, settings)]
-        lines += wrap(f"{entry.name}, with {count} particles, may get {', '.join(names)}", 100)
+        lines += wrap(f"{entry.name}, with {count} particles, may get in the end: {', '.join(names)}", 100)
     found = _last(population)
     return (*lines, *(wrap(f"released in iteration {population.iteration:03d}: {found}", 100) if found else []))
 
