@@ -48,6 +48,15 @@ def _sums_of_orbits(sums, matrices):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(inline="always")
+def _turned(a, x, y, z):  # type: ignore[no-untyped-def]
+    return (
+        a[0, 0] * x + a[0, 1] * y + a[0, 2] * z,
+        a[1, 0] * x + a[1, 1] * y + a[1, 2] * z,
+        a[2, 0] * x + a[2, 1] * y + a[2, 2] * z,
+    )
+
+
+@nb.njit(inline="always")
 def _orbit(matrices, x, y, z, cells):  # type: ignore[no-untyped-def]
     """Cells (kx, ky, kz, sign) of the copies; False unless this one is the first of them, so that each orbit has one.
 
@@ -56,10 +65,7 @@ def _orbit(matrices, x, y, z, cells):  # type: ignore[no-untyped-def]
     if x == 0 and (y < 0 or (y == 0 and z < 0)):
         return False
     for m in range(len(matrices)):
-        a = matrices[m]
-        kx = a[0, 0] * x + a[0, 1] * y + a[0, 2] * z
-        ky = a[1, 0] * x + a[1, 1] * y + a[1, 2] * z
-        kz = a[2, 0] * x + a[2, 1] * y + a[2, 2] * z
+        kx, ky, kz = _turned(matrices[m], x, y, z)
         sign = 1
         if kx < 0 or (kx == 0 and (ky < 0 or (ky == 0 and kz < 0))):
             kx, ky, kz, sign = -kx, -ky, -kz, -1
@@ -110,10 +116,7 @@ def _add_copies(sums, matrices, whole, iz, iy, ix, out):  # type: ignore[no-unty
         return
     re, im, weight = 0.0, 0.0, 0.0
     for m in range(len(matrices)):
-        a = matrices[m]
-        kx = a[0, 0] * x + a[0, 1] * y + a[0, 2] * z
-        ky = a[1, 0] * x + a[1, 1] * y + a[1, 2] * z
-        kz = a[2, 0] * x + a[2, 1] * y + a[2, 2] * z
+        kx, ky, kz = _turned(matrices[m], x, y, z)
         sign = 1.0
         if kx < 0:
             kx, ky, kz, sign = -kx, -ky, -kz, -1.0

@@ -305,8 +305,8 @@ def read_aln(path: Path) -> Alignment:
     if len(local) and patches is None:
         count = int(header.get("NumPatches", [0.0])[0])
         notes.append(
-            f"{path.stem}: local alignments are NOT APPLIED, there are {len(local)} lines of them for {count} patches "
-            f"in {len(rows)} tilts; the image warp begins at zero."
+            f"{path.stem}: local alignments are NOT APPLIED: expected a line for each of {count} patches in each of "
+            f"{len(rows)} tilts; got {len(local)} lines. The image warp begins at zero."
         )
     return Alignment(
         path=path,
@@ -324,11 +324,12 @@ def read_aln(path: Path) -> Alignment:
 
 
 def _patches(header: Mapping[str, list[float]], local: F64, n_tilts: int) -> PatchShifts | None:
-    """Every patch in every tilt, tilts in the order of the rows; None when lines are missing."""
+    """Every patch in every tilt, tilts in the order of the rows, counted from 0 or 1; None when lines are missing."""
     count = int(header.get("NumPatches", [0.0])[0])
     if not count or len(local) != count * n_tilts:
         return None
     tilt, patch = local[:, 0].astype(np.int64), local[:, 1].astype(np.int64)
+    tilt = tilt - int(tilt.min() == 1)
     order = np.lexsort((patch, tilt))
     expected = np.repeat(np.arange(n_tilts), count), np.tile(np.arange(count), n_tilts)
     if not (np.array_equal(tilt[order], expected[0]) and np.array_equal(patch[order], expected[1])):

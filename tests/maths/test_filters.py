@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mpr_dist.maths.filters import high_pass, low_pass, raised_cosine, soft_mask, soft_sphere
+from mpr_dist.maths.filters import LONG_REACH, high_pass, low_pass, raised_cosine, soft_mask, soft_sphere
 
 
 def test_a_raised_cosine_goes_from_one_to_zero_through_a_half():
@@ -44,6 +44,16 @@ def test_a_soft_mask_falls_with_the_distance_from_what_is_inside(share):
     found = soft_mask(binary, 1.5, 3.0)
     assert np.allclose(found, raised_cosine(distance - 1.5, 3.0), atol=1e-6)
     assert found.dtype == np.float32
+
+
+def test_a_mask_of_long_reach_falls_with_the_distance_too():
+    """Beyond ``LONG_REACH`` distances come from somewhere else; the same law."""
+    binary = np.zeros((40, 60, 50), bool)
+    binary[3, 5, 7] = binary[30, 50, 12] = True
+    places = np.stack(np.indices(binary.shape), -1).astype(float)
+    distance = np.linalg.norm(places[..., None, :] - places[binary], axis=-1).min(-1)
+    assert np.ceil(15 + 12) > LONG_REACH
+    assert np.allclose(soft_mask(binary, 15.0, 12.0), raised_cosine(distance - 15.0, 12.0), atol=1e-6)
 
 
 def test_low_and_high_pass_share_everything_and_meet_at_the_cutoff():

@@ -113,6 +113,25 @@ def test_sections_of_aretomo(sections: tuple[int, ...], dark: str, tmp_path: Pat
     np.testing.assert_allclose(found.tilt_deg, tilts)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_local_alignments_count_tilts_from_0_or_1(first: int, tmp_path: Path) -> None:
+    """Two patches in each of four tilts; the shift tells which tilt a line is of. From 2 on nobody knows."""
+    rows = "\n".join(f"{s} 85.0 1.0 0 0 1 1 1 0 {t}" for s, t in ((0, -4.0), (2, 2.0), (3, 5.0), (4, 8.0)))
+    text = ALN.format(dark="1 1 -3.0", rows=rows).replace("NumPatches = 0", "NumPatches = 2")
+
+    def local(start: int) -> str:
+        return "\n".join(f"{start + t} {p} 3.0 4.0 {10 * t + p}.0 0.5 1.0" for p in (1, 0) for t in range(4))
+
+    (tmp_path / "a.aln").write_text(f"{text}{local(first)}\n")
+    patches = read_aln(tmp_path / "a.aln").patches
+    assert patches is not None
+    assert patches.shift_px[..., 0].tolist() == [[10.0 * t, 10.0 * t + 1] for t in range(4)]
+    (tmp_path / "a.aln").write_text(f"{text}{local(2)}\n")
+    found = read_aln(tmp_path / "a.aln")
+    assert found.patches is None
+    assert "NOT APPLIED" in found.notes[-1]
+
+
 def test_a_stack_in_the_order_of_exposure(tmp_path: Path) -> None:
     """SEC is what counts where angles go up and down, if it makes up the stack."""
     rows = [f"{s} 85.0 1.0 0 0 1 1 1 0 {t}" for s, t in ((0, 2.0), (1, 5.0), (2, -1.0), (4, -4.0))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mpr_dist.storage.mrc import read_volume, write_volume
 from mpr_dist.storage.population import load_population, read_table
 from mpr_dist.storage.warp_xml import read_tilt_series
 from mpr_dist.workflow.running.launch import EngineChoice, refine_population
-from mpr_dist.workflow.series.common_magnification import common_log_magnification, without
+from mpr_dist.workflow.series.common_magnification import ROUNDING, common_log_magnification, without
 from mpr_dist.workflow.simulation.import_simulated import import_simulated
 from mpr_dist.workflow.simulation.simulate import SimulatedProject, SimulateSettings, simulate_project
 
@@ -80,8 +81,24 @@ def test_what_distinguishes_series_stays(stretched: Population) -> None:
     assert np.mean([each.optics.log_magnification for each in after]) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_nothing_is_taken_out_where_nothing_was_refined(stretched: Population) -> None:
-    """In a first iteration, of maps alone, of weights alone, and after an iteration that left magnification alone."""
+def test_what_maps_in_between_kept_is_taken_out_later(stretched: Population, tmp_path: Path) -> None:
+    """Maps without refinement keep it; the next refinement takes it out, whatever it refines, and then none is left."""
+    path = Path(copytree(stretched.path, tmp_path / "population"))
+    kept = magnifications(stretched, 2).mean()
+    assert abs(kept) > ROUNDING
+    inline = EngineChoice("inline")
+    population = refine_population(path, RefineSettings(1), inline).population
+    assert magnifications(population, 3).mean() == pytest.approx(kept, abs=1e-9)
+    assert "taken_out" not in read_table(population.files(3).settings)
+    poses = RefineSettings(1, particles=True)
+    assert common_log_magnification(poses, population, 4) == pytest.approx(kept, abs=1e-6)
+    population = refine_population(path, poses, inline).population
+    assert abs(magnifications(population, 4).mean()) < ROUNDING
+    assert common_log_magnification(poses, population, 5) == 0.0
+
+
+def test_nothing_is_taken_out_where_nothing_moves(stretched: Population) -> None:
+    """In a first iteration, of maps alone, and of weights alone."""
     assert common_log_magnification(REFINE, stretched, 1) == 0.0
     assert common_log_magnification(RefineSettings(0), stretched, 2) == 0.0
     assert common_log_magnification(RefineSettings(1, weights="tilt", only_weights=True), stretched, 2) == 0.0

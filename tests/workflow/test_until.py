@@ -14,6 +14,7 @@ from mpr_dist.errors import InputError
 from mpr_dist.model.population import Population
 from mpr_dist.model.settings import RefineSettings
 from mpr_dist.storage.population import load_population
+from mpr_dist.workflow.running.launch import refine_population
 from mpr_dist.workflow.running.run import run
 from mpr_dist.workflow.running.run_options import refine_settings
 from mpr_dist.workflow.state.run_settings import RunSettings
@@ -99,6 +100,22 @@ def test_killed_after_the_last_iteration(tmp_path: Path) -> None:
     assert load_population(population.path).iteration == 3
     assert calls(tmp_path / "last/calls", "refine") == done
     assert not (population.path / "run.json").exists()
+
+
+def test_the_command_forgets_such_a_run_too(tmp_path: Path) -> None:
+    """Nothing is opened for it, but the next ``--iterations`` is not taken for the run that was killed."""
+    (tmp_path / "command").mkdir()
+    population = make_population(tmp_path / "command", series=2)
+    with pytest.raises(Killed):
+        submitted(population, kill_after=2)
+    record = (population.path / "run.json").read_bytes()
+    submitted(population)
+    (population.path / "run.json").write_bytes(record)  # as if killed between the last iteration and its removal
+    outcome = refine_population(population.path, UNTIL)
+    assert outcome.population.iteration == 3
+    assert not (population.path / "run.json").exists()
+    submitted(population, replace(UNTIL, iterations=3, until=0))
+    assert load_population(population.path).iteration == 6
 
 
 def test_one_of_iterations_and_until(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from mpr_dist.refinement.products import Products, SpeciesData, products
 from mpr_dist.refinement.state import move
 from mpr_dist.units import A_PER_UM, F32, F64, I64
 
-# Newton steps, each a few passes over the images; the last pass is at their end
+# Newton steps; each compares every shell with both volumes (strength and falloff), 14 passes, and so does their end
 ROUNDS = 3
 # of one step, and of all of them: beyond, slices of a map are no longer like those of the images
 LARGEST_STEP, LARGEST = 0.03, 0.1
@@ -118,6 +118,8 @@ def scale_of_series(
         moved[OFFSET:] += step[OFFSET:]
         particles = _moved(particles, step[PLACE])
         bfactor += _falloff(shells)
+    if not covariance[SCALE, SCALE] > 0:  # what noise tells was taken from what the map tells, and nothing is left
+        return None
     own = np.asarray(np.bincount(which[which >= 0], pulls[which >= 0, SCALE]), np.float64)
     return ScaleOfSeries(m, float(1 / covariance[SCALE, SCALE]), own)
 

@@ -16,6 +16,7 @@ from mpr_dist.engine.connection import Connection, publish_connection, withdraw_
 from mpr_dist.engine.dask_executor import DaskExecutor
 from mpr_dist.engine.events import Console, Event, Message, RunStarted
 from mpr_dist.engine.executor import Executor
+from mpr_dist.engine.inline import InlineExecutor
 from mpr_dist.engine.opening import open_executor
 from mpr_dist.errors import InputError, PopulationError
 from mpr_dist.model.population import Population
@@ -64,10 +65,8 @@ def refine_population(
     from mpr_dist.workflow.series.physics import Physics
 
     engine = engine or EngineChoice()
-    idle = idle_words(path, settings)
-    if idle:
-        Console()(Message(idle))
-        population = load_population(path)
+    if idle_words(path, settings):  # no workers are asked for; ``run`` says so and forgets what was killed at its end
+        population = run(path, Physics(), RunSettings(settings), InlineExecutor(), (Console(),))
         return Outcome(population, population.iteration + 1, {})
     planned = plan_population(path, settings, engine)
     check_memory(planned, engine)

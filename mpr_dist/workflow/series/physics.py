@@ -65,7 +65,7 @@ class Physics:
         conditions: what the plan knows of the series; used for ``footprint`` alone.
     """
 
-    version: str = "physics-10"
+    version: str = "physics-11"
     resources: Resources = field(default_factory=Resources)
     conditions: fp.Conditions = field(default_factory=fp.Conditions)
 
